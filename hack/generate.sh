@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+# Writes all generated files anew: deep copies, defaults and the API reference.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+module=github.com/gardener/gardener-extension-registry-cache
+apis=(./pkg/apis/config/v1alpha1 ./pkg/apis/registry/v1alpha3)
+
+{ read -r controller_gen; read -r defaulter_gen; read -r crd_ref_docs; } < <(hack/tool.sh controller-gen defaulter-gen crd-ref-docs)
+
+"$controller_gen" object:headerFile=hack/boilerplate.go.txt "${apis[@]/#/paths=}"
+"$defaulter_gen" --go-header-file hack/boilerplate.go.txt --output-file zz_generated.defaults.go "${apis[@]/#\.\//$module/}"
+
+"$crd_ref_docs" --log-level ERROR --config hack/api-reference.yaml --renderer markdown \
+  --source-path pkg/apis/registry/v1alpha3 --output-path docs/usage/api-reference.md
