@@ -1,0 +1,196 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	extensionscontroller "github.com/gardener/gardener/extensions/pkg/controller"
+	controllercmd "github.com/gardener/gardener/extensions/pkg/controller/cmd"
+	"github.com/gardener/gardener/extensions/pkg/controller/heartbeat"
+	heartbeatcmd "github.com/gardener/gardener/extensions/pkg/controller/heartbeat/cmd"
+	webhookcmd "github.com/gardener/gardener/extensions/pkg/webhook/cmd"
+	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
+	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
+	gardenerhealthz "github.com/gardener/gardener/pkg/healthz"
+
+	"github.com/gardener/gardener-extension-registry-cache/pkg/controller"
+	"github.com/gardener/gardener-extension-registry-cache/pkg/imagevector"
+	"github.com/gardener/gardener-extension-registry-cache/pkg/webhook"
+)
+
+const (
+	// extensionName names the program, its leader election and its webhook
+	// configuration in the Seed.
+	extensionName = "gardener-extension-registry-cache"
+	// shortName is the name without the prefix that Gardener's library adds by
+	// itself.
+	shortName = "registry-cache"
+)
+
+// controllerOptions are the flags that every Gardener extension has.
+type controllerOptions struct {
+	rest        *controllercmd.RESTOptions
+	manager     *controllercmd.ManagerOptions
+	general     *controllercmd.GeneralOptions
+	reconciler  *controllercmd.ReconcilerOptions
+	controller  *controllercmd.ControllerOptions
+	controllers *controllercmd.SwitchOptions
+	heartbeat   *heartbeatcmd.Options
+	webhooks    *webhookcmd.AddToManagerOptions
+	all         controllercmd.OptionAggregator
+}
+
+func newControllerCommand() *cobra.Command {
+	options := newControllerOptions()
+	cmd := &cobra.Command{
+		Use:   "controller",
+		Short: "Run the controller and the webhook of a Seed",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := options.complete(); err != nil {
+				return err
+			}
+			return options.run(cmd.Context())
+		},
+	}
+	options.addFlags(cmd.Flags())
+	return cmd
+}
+
+func newControllerOptions() *controllerOptions {
+	o := &controllerOptions{
+		rest: &controllercmd.RESTOptions{},
+		manager: &controllercmd.ManagerOptions{
+			LeaderElection:          true,
+			LeaderElectionID:        controllercmd.LeaderElectionNameID(extensionName),
+			LeaderElectionNamespace: os.Getenv("LEADER_ELECTION_NAMESPACE"),
+			WebhookServerPort:       443,
+			WebhookCertDir:          "/tmp/" + extensionName + "-cert",
+		},
+		general:    &controllercmd.GeneralOptions{},
+		reconciler: &controllercmd.ReconcilerOptions{},
+		controller: &controllercmd.ControllerOptions{MaxConcurrentReconciles: 5},
+		heartbeat: &heartbeatcmd.Options{
+			ExtensionName:        extensionName,
+			RenewIntervalSeconds: 30,
+			Namespace:            os.Getenv("LEADER_ELECTION_NAMESPACE"),
+		},
+	}
+	o.controllers = controllercmd.NewSwitchOptions(
+		controllercmd.Switch(controller.CacheControllerName, o.addCacheController),
+		controllercmd.Switch(heartbeat.ControllerName, o.addHeartbeat),
+	)
+	o.webhooks = webhookcmd.NewAddToManagerOptions(shortName, "", nil, o.general,
+		&webhookcmd.ServerOptions{Namespace: os.Getenv("WEBHOOK_CONFIG_NAMESPACE")},
+		webhookcmd.NewSwitchOptions(webhookcmd.Switch(webhook.Name, webhook.New)),
+	)
+	o.all = controllercmd.NewOptionAggregator(
+		o.rest, o.manager, o.general, o.reconciler, o.controller, o.controllers,
+		controllercmd.PrefixOption("heartbeat-", o.heartbeat), o.webhooks,
+	)
+	return o
+}
+
+func (o *controllerOptions) addFlags(flags *pflag.FlagSet) {
+	o.all.AddFlags(flags)
+}
+
+func (o *controllerOptions) complete() error {
+	if err := o.all.Complete(); err != nil {
+		return fmt.Errorf("complete options: %w", err)
+	}
+	if err := o.heartbeat.Validate(); err != nil {
+		return fmt.Errorf("validate options: %w", err)
+	}
+	return nil
+}
+
+func (o *controllerOptions) run(ctx context.Context) error {
+	mgr, err := o.newManager()
+	if err != nil {
+		return err
+	}
+	if err := addHealthChecks(mgr); err != nil {
+		return err
+	}
+	if _, err := o.webhooks.Completed().AddToManager(ctx, mgr, nil); err != nil {
+		return fmt.Errorf("add webhooks: %w", err)
+	}
+	if err := o.controllers.Completed().AddToManager(ctx, mgr); err != nil {
+		return fmt.Errorf("add controllers: %w", err)
+	}
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("run manager: %w", err)
+	}
+	return nil
+}
+
+func (o *controllerOptions) newManager() (manager.Manager, error) {
+	options := o.manager.Completed().Options()
+	options.Cache.DefaultTransform = cache.TransformStripManagedFields()
+	// A Seed holds thousands of these, of which a reconcile reads a few.
+	options.Client.Cache = &client.CacheOptions{DisableFor: []client.Object{
+		&corev1.Secret{}, &corev1.ConfigMap{}, &resourcesv1alpha1.ManagedResource{}, &extensionsv1alpha1.Cluster{},
+	}}
+
+	mgr, err := manager.New(o.rest.Completed().Config, options)
+	if err != nil {
+		return nil, fmt.Errorf("create manager: %w", err)
+	}
+	if err := extensionscontroller.AddToScheme(mgr.GetScheme()); err != nil {
+		return nil, fmt.Errorf("register Gardener's types: %w", err)
+	}
+	return mgr, nil
+}
+
+func (o *controllerOptions) addCacheController(ctx context.Context, mgr manager.Manager) error {
+	images, err := imagevector.Read()
+	if err != nil {
+		return err
+	}
+	return controller.AddToManager(ctx, mgr, controller.Options{
+		Controller:                o.controller.Completed().Options(),
+		IgnoreOperationAnnotation: o.reconciler.Completed().IgnoreOperationAnnotation,
+		ExtensionClasses:          o.general.Completed().ExtensionClasses,
+		Images:                    images,
+	})
+}
+
+func (o *controllerOptions) addHeartbeat(_ context.Context, mgr manager.Manager) error {
+	options := o.heartbeat.Completed()
+	return heartbeat.Add(mgr, heartbeat.AddArgs{
+		ExtensionName:        options.ExtensionName,
+		Namespace:            options.Namespace,
+		RenewIntervalSeconds: options.RenewIntervalSeconds,
+		Clock:                clock.RealClock{},
+	})
+}
+
+func addHealthChecks(mgr manager.Manager) error {
+	log := mgr.GetLogger()
+	for _, err := range []error{
+		mgr.AddHealthzCheck("ping", healthz.Ping),
+		mgr.AddHealthzCheck("informer-sync", gardenerhealthz.NewCacheSyncHealthzWithDeadline(log, clock.RealClock{}, mgr.GetCache(), gardenerhealthz.DefaultCacheSyncDeadline)),
+		mgr.AddReadyzCheck("informer-sync", gardenerhealthz.NewCacheSyncHealthz(mgr.GetCache())),
+		mgr.AddReadyzCheck("webhook-server", mgr.GetWebhookServer().StartedChecker()),
+	} {
+		if err != nil {
+			return fmt.Errorf("add health check: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	extensionscontroller "github.com/gardener/gardener/extensions/pkg/controller"
+	"github.com/gardener/gardener/extensions/pkg/controller/extension"
+	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
+	"github.com/gardener/gardener/pkg/utils/imagevector"
+)
+
+// managedResourceTimeout is how long a reconcile or a deletion waits for
+// gardener-resource-manager before it fails and is tried again.
+const managedResourceTimeout = 2 * time.Minute
+
+// cacheActuator deploys the caches of registry-cache Extensions.
+type cacheActuator struct {
+	client      client.Client
+	reader      client.Reader
+	shootReader ShootReaderFunc
+	clock       clock.Clock
+	images      imagevector.ImageVector
+}
+
+// NewCacheActuator returns the actuator of registry-cache Extensions. Client and
+// reader are of the Seed; the reader must not read from a cache, for it watches
+// the progress of what the client wrote.
+func NewCacheActuator(c client.Client, reader client.Reader, shootReader ShootReaderFunc, clock clock.Clock, images imagevector.ImageVector) extension.Actuator {
+	return &cacheActuator{client: c, reader: reader, shootReader: shootReader, clock: clock, images: images}
+}
+
+// Reconcile deploys the caches of a Shoot. Everything that can be wrong with
+// the configuration is found before anything is written, so that a mistake
+// leaves what is deployed as it is. It waits for no pod: a new Shoot has no node
+// before its Extensions are ready.
+func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension) error {
+	cluster, err := extensionscontroller.GetCluster(ctx, a.client, ex.Namespace)
+	if err != nil {
+		return fmt.Errorf("read Cluster %s: %w", ex.Namespace, err)
+	}
+	if extensionscontroller.IsHibernated(cluster) {
+		log.Info("Shoot is hibernated, its caches are left as they are")
+		return nil
+	}
+
+	inputs, err := a.readInputs(ctx, ex, cluster)
+	if err != nil {
+		return err
+	}
+	if err := a.deployServices(ctx, ex.Namespace, inputs); err != nil {
+		return err
+	}
+	addresses, err := a.readServiceAddresses(ctx, ex.Namespace, inputs)
+	if err != nil {
+		return err
+	}
+	certificates, err := a.generateCertificates(ctx, log, cluster, inputs, addresses)
+	if err != nil {
+		return err
+	}
+	if err := a.deployCaches(ctx, ex.Namespace, inputs, certificates); err != nil {
+		return err
+	}
+	if err := a.updateStatus(ctx, ex, inputs, addresses, certificates); err != nil {
+		return err
+	}
+	return certificates.cleanup(ctx)
+}
+
+// Delete removes the caches of a Shoot with their volumes, and waits until they
+// are gone.
+func (a *cacheActuator) Delete(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension) error {
+	if err := a.deleteManagedResources(ctx, ex.Namespace); err != nil {
+		return err
+	}
+	return a.deleteCertificates(ctx, log, ex.Namespace)
+}
+
+// ForceDelete removes the caches of a Shoot and waits for nothing: the Shoot's
+// API server may be gone.
+func (a *cacheActuator) ForceDelete(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension) error {
+	for _, name := range []string{cachesManagedResource, servicesManagedResource} {
+		if err := a.requestManagedResourceDeletion(ctx, ex.Namespace, name); err != nil {
+			return err
+		}
+	}
+	return a.deleteCertificates(ctx, log, ex.Namespace)
+}
+
+// Migrate hands the caches over to another Seed: their objects stay in the
+// Shoot. The certificate authority stays too, for gardenlet to take it along
+// with the Shoot's state; it goes with the namespace.
+func (a *cacheActuator) Migrate(ctx context.Context, _ logr.Logger, ex *extensionsv1alpha1.Extension) error {
+	for _, name := range []string{cachesManagedResource, servicesManagedResource} {
+		if err := a.keepObjects(ctx, ex.Namespace, name); err != nil {
+			return err
+		}
+	}
+	return a.deleteManagedResources(ctx, ex.Namespace)
+}
+
+// Restore deploys the caches from another Seed: their objects are in the Shoot
+// still, and the certificate authority came with the Shoot's state.
+func (a *cacheActuator) Restore(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension) error {
+	return a.Reconcile(ctx, log, ex)
+}

@@ -1,0 +1,112 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+
+	extensionscontroller "github.com/gardener/gardener/extensions/pkg/controller"
+	extensionssecretsmanager "github.com/gardener/gardener/extensions/pkg/util/secret/manager"
+	secretsutils "github.com/gardener/gardener/pkg/utils/secrets"
+	secretsmanager "github.com/gardener/gardener/pkg/utils/secrets/manager"
+
+	"github.com/gardener/gardener-extension-registry-cache/pkg/resources"
+)
+
+// secretsManagerIdentity tells the Secrets of this extension from others' in
+// the namespace of a Shoot.
+const secretsManagerIdentity = "extension-registry-cache"
+
+// certificates are those of the caches of one Shoot.
+type certificates struct {
+	manager secretsmanager.Interface
+	// caSecretName is the name of the Secret with the certificate authorities to
+	// be trusted: two during a rotation. Empty when no cache uses TLS.
+	caSecretName string
+	// servers are the serving certificates by upstream.
+	servers map[string]*resources.Certificate
+}
+
+func (a *cacheActuator) generateCertificates(
+	ctx context.Context,
+	log logr.Logger,
+	cluster *extensionscontroller.Cluster,
+	in *inputs,
+	addresses map[string]net.IP,
+) (
+	*certificates,
+	error,
+) {
+	ca := extensionssecretsmanager.SecretConfigWithOptions{
+		Config:  resources.CA(),
+		Options: []secretsmanager.GenerateOption{secretsmanager.Persist()},
+	}
+	manager, err := extensionssecretsmanager.SecretsManagerForCluster(ctx, log.WithName("secretsmanager"), a.clock, a.client, cluster,
+		secretsManagerIdentity, []extensionssecretsmanager.SecretConfigWithOptions{ca})
+	if err != nil {
+		return nil, fmt.Errorf("create secrets manager: %w", err)
+	}
+	certs := &certificates{manager: manager, servers: make(map[string]*resources.Certificate)}
+
+	for _, cache := range in.caches {
+		if !*cache.HTTP.TLS {
+			continue
+		}
+		if certs.caSecretName == "" {
+			if err := certs.generateCA(ctx, ca); err != nil {
+				return nil, err
+			}
+		}
+		config := resources.ServerCertificate(cache, addresses[cache.Upstream])
+		secret, err := manager.Generate(ctx, config, secretsmanager.SignedByCA(resources.CAName), secretsmanager.Rotate(secretsmanager.InPlace))
+		if err != nil {
+			return nil, fmt.Errorf("generate certificate %s: %w", config.Name, err)
+		}
+		certs.servers[cache.Upstream] = serverCertificate(secret)
+	}
+	return certs, nil
+}
+
+func (c *certificates) generateCA(ctx context.Context, ca extensionssecretsmanager.SecretConfigWithOptions) error {
+	if _, err := c.manager.Generate(ctx, ca.Config, ca.Options...); err != nil {
+		return fmt.Errorf("generate certificate authority %s: %w", resources.CAName, err)
+	}
+	bundle, found := c.manager.Get(resources.CAName)
+	if !found {
+		return fmt.Errorf("the bundle of certificate authority %s was not generated", resources.CAName)
+	}
+	c.caSecretName = bundle.Name
+	return nil
+}
+
+// cleanup deletes the certificates that no cache uses any more.
+func (c *certificates) cleanup(ctx context.Context) error {
+	if err := c.manager.Cleanup(ctx); err != nil {
+		return fmt.Errorf("delete unused certificates: %w", err)
+	}
+	return nil
+}
+
+// deleteCertificates deletes all certificates of a Shoot's caches.
+func (a *cacheActuator) deleteCertificates(ctx context.Context, log logr.Logger, namespace string) error {
+	manager, err := secretsmanager.New(ctx, log.WithName("secretsmanager"), a.clock, a.client, secretsManagerIdentity,
+		secretsmanager.WithNamespaces(namespace))
+	if err != nil {
+		return fmt.Errorf("create secrets manager: %w", err)
+	}
+	return (&certificates{manager: manager}).cleanup(ctx)
+}
+
+func serverCertificate(secret *corev1.Secret) *resources.Certificate {
+	return &resources.Certificate{
+		Certificate: secret.Data[secretsutils.DataKeyCertificate],
+		Key:         secret.Data[secretsutils.DataKeyPrivateKey],
+	}
+}

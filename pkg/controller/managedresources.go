@@ -1,0 +1,121 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package controller
+
+import (
+	"context"
+	"fmt"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/gardener/gardener/pkg/client/kubernetes"
+	"github.com/gardener/gardener/pkg/utils/managedresources"
+
+	"github.com/gardener/gardener-extension-registry-cache/pkg/resources"
+)
+
+const (
+	servicesManagedResource = "extension-registry-cache-services"
+	cachesManagedResource   = "extension-registry-cache"
+
+	// origin tells the ManagedResources of this extension from others'.
+	origin = "registry-cache"
+)
+
+// deployServices deploys the Services of the caches and waits until they are in
+// the Shoot: the certificates and the nodes need their addresses.
+func (a *cacheActuator) deployServices(ctx context.Context, namespace string, in *inputs) error {
+	var objects []client.Object
+	for _, cache := range in.caches {
+		objects = append(objects, resources.Service(cache, in.kubernetesVersion))
+	}
+	if err := a.deployManagedResource(ctx, namespace, servicesManagedResource, objects); err != nil {
+		return err
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, managedResourceTimeout)
+	defer cancel()
+	if err := managedresources.WaitUntilHealthy(ctx, a.reader, namespace, servicesManagedResource); err != nil {
+		return fmt.Errorf("wait for ManagedResource %s: %w", servicesManagedResource, err)
+	}
+	return nil
+}
+
+// deployCaches deploys everything of the caches but their Services.
+func (a *cacheActuator) deployCaches(ctx context.Context, namespace string, in *inputs, certs *certificates) error {
+	objects := []client.Object{resources.NetworkPolicy()}
+	for _, cache := range in.caches {
+		cacheObjects, err := resources.Cache{
+			Config:                cache,
+			Image:                 in.image,
+			Credentials:           in.credentials[cache.Upstream],
+			Certificate:           certs.servers[cache.Upstream],
+			VerticalPodAutoscaler: in.verticalPodAutoscaler,
+		}.Objects()
+		if err != nil {
+			return err
+		}
+		objects = append(objects, cacheObjects...)
+	}
+	return a.deployManagedResource(ctx, namespace, cachesManagedResource, objects)
+}
+
+func (a *cacheActuator) deployManagedResource(ctx context.Context, namespace, name string, objects []client.Object) error {
+	registry := managedresources.NewRegistry(kubernetes.ShootScheme, kubernetes.ShootCodec, kubernetes.ShootSerializer)
+	data, err := registry.AddAllAndSerialize(objects...)
+	if err != nil {
+		return fmt.Errorf("serialize the objects of ManagedResource %s: %w", name, err)
+	}
+
+	secretName, secret := managedresources.NewSecret(a.client, namespace, name, data, true)
+	if err := secret.Reconcile(ctx); err != nil {
+		return fmt.Errorf("write Secret %s of ManagedResource %s: %w", secretName, name, err)
+	}
+	if err := managedresources.NewForShoot(a.client, namespace, name, origin, false).
+		WithSecretRef(secretName).
+		DeletePersistentVolumeClaims(true).
+		Reconcile(ctx); err != nil {
+		return fmt.Errorf("write ManagedResource %s: %w", name, err)
+	}
+	return nil
+}
+
+func (a *cacheActuator) keepObjects(ctx context.Context, namespace, name string) error {
+	if err := managedresources.SetKeepObjects(ctx, a.client, namespace, name, true); err != nil {
+		return fmt.Errorf("keep the objects of ManagedResource %s: %w", name, err)
+	}
+	return nil
+}
+
+// deleteManagedResources deletes the ManagedResources and waits until they are
+// gone. The Services go last: until then a node that has not heard of the
+// deletion is refused at once instead of dialling an address that nobody answers.
+func (a *cacheActuator) deleteManagedResources(ctx context.Context, namespace string) error {
+	for _, name := range []string{cachesManagedResource, servicesManagedResource} {
+		if err := a.deleteManagedResource(ctx, namespace, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *cacheActuator) deleteManagedResource(ctx context.Context, namespace, name string) error {
+	if err := a.requestManagedResourceDeletion(ctx, namespace, name); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, managedResourceTimeout)
+	defer cancel()
+	if err := managedresources.WaitUntilDeleted(ctx, a.client, namespace, name); err != nil {
+		return fmt.Errorf("wait for the deletion of ManagedResource %s: %w", name, err)
+	}
+	return nil
+}
+
+func (a *cacheActuator) requestManagedResourceDeletion(ctx context.Context, namespace, name string) error {
+	if err := managedresources.DeleteForShoot(ctx, a.client, namespace, name); err != nil {
+		return fmt.Errorf("delete ManagedResource %s: %w", name, err)
+	}
+	return nil
+}
