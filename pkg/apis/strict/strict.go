@@ -9,14 +9,18 @@ package strict
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
 
@@ -50,38 +54,74 @@ func (d Decoder) Decode(raw []byte, kind schema.GroupVersionKind, into runtime.O
 	if len(trimmed) > MaxSize {
 		return fmt.Errorf("configuration has %d bytes, at most %d are allowed", len(trimmed), MaxSize)
 	}
-	if err := checkKind(trimmed, kind); err != nil {
+	document, err := toJSON(trimmed)
+	if err != nil {
 		return err
 	}
+	if err := checkKind(document, kind); err != nil {
+		return err
+	}
+	// Of two values for one field checkValues sees the last only, the decoder
+	// reads both.
+	if err := checkDuplicates(document); err != nil {
+		return fmt.Errorf("decode %s: %w", kind.Kind, err)
+	}
+	// The decoder's errors of values name no field, or speak of Go types.
+	if errs := checkValues("", document, reflect.TypeOf(into)); len(errs) > 0 {
+		return fmt.Errorf("decode %s: %w", kind.Kind, utilerrors.NewAggregate(errs))
+	}
 
-	if _, _, err := d.decoder.Decode(trimmed, nil, into); err != nil {
+	if _, _, err := d.decoder.Decode(document, nil, into); err != nil {
 		return fmt.Errorf("decode %s: %w", kind.Kind, err)
 	}
 	return nil
 }
 
+// toJSON returns JSON as it is: a detour through YAML would lose the paths of
+// duplicate fields.
+func toJSON(raw []byte) ([]byte, error) {
+	if json.Valid(raw) {
+		return raw, nil
+	}
+	document, err := yaml.YAMLToJSONStrict(raw)
+	if err != nil {
+		return nil, fmt.Errorf("configuration cannot be read as JSON or YAML: %w", err)
+	}
+	return document, nil
+}
+
+// checkDuplicates returns an error with the path of every duplicate field.
+func checkDuplicates(document []byte) error {
+	var discarded any
+	duplicates, err := kjson.UnmarshalStrict(document, &discarded, kjson.DisallowDuplicateFields)
+	if err != nil {
+		return err
+	}
+	return utilerrors.NewAggregate(duplicates)
+}
+
 // checkKind tells a document that is no object, or of another kind, from an
 // object with errors: the decoder's own messages for these speak of Go types
 // and schemes, and it takes a missing kind for the expected one.
-func checkKind(raw []byte, want schema.GroupVersionKind) error {
-	var document any
-	if err := yaml.Unmarshal(raw, &document); err != nil {
-		return fmt.Errorf("configuration is neither JSON nor YAML: %w", err)
-	}
-	object, ok := document.(map[string]any)
-	if !ok {
+func checkKind(document []byte, want schema.GroupVersionKind) error {
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(document, &object); err != nil {
 		return errors.New("configuration is not an object")
 	}
-	if object["apiVersion"] != want.GroupVersion().String() || object["kind"] != want.Kind {
-		return fmt.Errorf("expected apiVersion %q and kind %q, but got %s and %s",
-			want.GroupVersion(), want.Kind, describe(object["apiVersion"]), describe(object["kind"]))
+	apiVersion, kind := describe(object["apiVersion"]), describe(object["kind"])
+	if apiVersion != strconv.Quote(want.GroupVersion().String()) || kind != strconv.Quote(want.Kind) {
+		return fmt.Errorf("expected apiVersion %q and kind %q, but got %s and %s", want.GroupVersion(), want.Kind, apiVersion, kind)
 	}
 	return nil
 }
 
-func describe(value any) string {
-	if value == nil {
+func describe(value json.RawMessage) string {
+	if len(value) == 0 || string(value) == "null" {
 		return "none"
 	}
-	return strconv.Quote(fmt.Sprint(value))
+	var text string
+	if err := json.Unmarshal(value, &text); err != nil {
+		return jsonType(value)
+	}
+	return fmt.Sprintf("%.100q", text)
 }
