@@ -5,6 +5,7 @@
 package webhook
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/go-logr/logr"
@@ -19,8 +20,8 @@ import (
 // upstream: containerd knows only one hosts.toml for it. It returns the
 // registries that we configure, and the entries that remain in osc.
 //
-// An entry whose certificate authorities are not in osc cannot be probed, so it
-// is left as it is and the upstream has no cache on this node.
+// An entry that we cannot express is left as it is, and its upstream has no
+// cache on this node: what another extension wants must not be lost to ours.
 func takeOver(log logr.Logger, osc *extensionsv1alpha1.OperatingSystemConfig, registries []hosts.Registry) ([]hosts.Registry, []extensionsv1alpha1.RegistryConfig) {
 	var (
 		entries = containerdRegistries(osc)
@@ -28,39 +29,48 @@ func takeOver(log logr.Logger, osc *extensionsv1alpha1.OperatingSystemConfig, re
 		taken   = make(map[string]bool)
 	)
 	for _, registry := range registries {
-		var complete = true
-		for _, entry := range entries {
-			if entry.Upstream != registry.Upstream {
-				continue
-			}
-			foreign, ok := foreignHosts(osc, entry, registry.Hosts)
-			complete = complete && ok
-			registry.Hosts = append(slices.Clone(registry.Hosts), foreign...)
-		}
-		if !complete {
-			log.Info("Upstream is configured by another extension with certificates that are not in the OperatingSystemConfig, its cache is not used",
-				"upstream", registry.Upstream)
+		combined, err := combine(osc, registry, entries)
+		if err != nil {
+			log.Error(err, "The cache of an upstream is not used", "upstream", registry.Upstream)
 			continue
 		}
 		taken[registry.Upstream] = true
-		ours = append(ours, registry)
+		ours = append(ours, combined)
 	}
 
 	remaining := slices.DeleteFunc(slices.Clone(entries), func(entry extensionsv1alpha1.RegistryConfig) bool { return taken[entry.Upstream] })
 	return ours, remaining
 }
 
-// foreignHosts returns the hosts of an entry except those that are known. It
-// returns false if it cannot tell the certificate authorities of one.
-func foreignHosts(osc *extensionsv1alpha1.OperatingSystemConfig, entry extensionsv1alpha1.RegistryConfig, known []hosts.Host) ([]hosts.Host, bool) {
+// combine returns the registry with the hosts of those entries that are for the
+// same upstream. It returns an error if the result is nothing that a node can do.
+func combine(osc *extensionsv1alpha1.OperatingSystemConfig, registry hosts.Registry, entries []extensionsv1alpha1.RegistryConfig) (hosts.Registry, error) {
+	for _, entry := range entries {
+		if entry.Upstream != registry.Upstream {
+			continue
+		}
+		foreign, err := foreignHosts(osc, entry, registry.Hosts)
+		if err != nil {
+			return hosts.Registry{}, fmt.Errorf("take over the entry in criConfig.containerd.registries: %w", err)
+		}
+		registry.Hosts = append(slices.Clone(registry.Hosts), foreign...)
+	}
+	if _, err := hosts.Files([]hosts.Registry{registry}); err != nil {
+		return hosts.Registry{}, fmt.Errorf("render hosts.toml: %w", err)
+	}
+	return registry, nil
+}
+
+// foreignHosts returns the hosts of an entry except those that are known.
+func foreignHosts(osc *extensionsv1alpha1.OperatingSystemConfig, entry extensionsv1alpha1.RegistryConfig, known []hosts.Host) ([]hosts.Host, error) {
 	var foreign []hosts.Host
 	for _, entryHost := range entry.Hosts {
 		if slices.ContainsFunc(known, func(host hosts.Host) bool { return host.URL == entryHost.URL }) {
 			continue
 		}
-		caBundle, ok := inlineFiles(osc, entryHost.CACerts)
-		if !ok {
-			return nil, false
+		caBundle, err := inlineFiles(osc, entryHost.CACerts)
+		if err != nil {
+			return nil, fmt.Errorf("certificate authorities of host %s: %w", entryHost.URL, err)
 		}
 		foreign = append(foreign, hosts.Host{
 			Kind:         hosts.Mirror,
@@ -70,7 +80,7 @@ func foreignHosts(osc *extensionsv1alpha1.OperatingSystemConfig, entry extension
 			OverridePath: entryHost.OverridePath,
 		})
 	}
-	return foreign, true
+	return foreign, nil
 }
 
 // capabilities returns what a host is used for; without an entry the default of
@@ -87,22 +97,21 @@ func capabilities(host extensionsv1alpha1.RegistryHost) []string {
 }
 
 // inlineFiles returns the content of the files at the given paths, one after the
-// other. It returns false if osc does not hold one of them in clear.
-func inlineFiles(osc *extensionsv1alpha1.OperatingSystemConfig, paths []string) ([]byte, bool) {
+// other. osc has to hold each of them in clear.
+func inlineFiles(osc *extensionsv1alpha1.OperatingSystemConfig, paths []string) ([]byte, error) {
 	var content []byte
 	for _, path := range paths {
 		i := slices.IndexFunc(osc.Spec.Files, func(file extensionsv1alpha1.File) bool { return file.Path == path })
 		if i < 0 || osc.Spec.Files[i].Content.Inline == nil {
-			return nil, false
+			return nil, fmt.Errorf("the OperatingSystemConfig does not hold the content of %s", path)
 		}
 		data, err := operatingsystemconfigutils.NewFileContentInlineCodec().Decode(osc.Spec.Files[i].Content.Inline)
 		if err != nil {
-			return nil, false
+			return nil, fmt.Errorf("decode %s: %w", path, err)
 		}
-		content = append(content, data...)
-		content = append(content, '\n')
+		content = append(append(content, data...), '\n')
 	}
-	return content, true
+	return content, nil
 }
 
 func containerdRegistries(osc *extensionsv1alpha1.OperatingSystemConfig) []extensionsv1alpha1.RegistryConfig {
