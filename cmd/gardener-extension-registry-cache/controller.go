@@ -12,10 +12,12 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	extensionscontroller "github.com/gardener/gardener/extensions/pkg/controller"
@@ -140,7 +142,12 @@ func (o *controllerOptions) run(ctx context.Context) error {
 }
 
 func (o *controllerOptions) newManager() (manager.Manager, error) {
+	logf.SetLogger(o.manager.Completed().Logger)
 	options := o.manager.Completed().Options()
+	options.Scheme = runtime.NewScheme()
+	if err := extensionscontroller.AddToScheme(options.Scheme); err != nil {
+		return nil, fmt.Errorf("register types: %w", err)
+	}
 	options.Cache.DefaultTransform = cache.TransformStripManagedFields()
 	// A Seed holds thousands of these, of which a reconcile reads a few.
 	options.Client.Cache = &client.CacheOptions{DisableFor: []client.Object{
@@ -150,9 +157,6 @@ func (o *controllerOptions) newManager() (manager.Manager, error) {
 	mgr, err := manager.New(o.rest.Completed().Config, options)
 	if err != nil {
 		return nil, fmt.Errorf("create manager: %w", err)
-	}
-	if err := extensionscontroller.AddToScheme(mgr.GetScheme()); err != nil {
-		return nil, fmt.Errorf("register Gardener's types: %w", err)
 	}
 	return mgr, nil
 }

@@ -1,0 +1,60 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package cacheserver
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	. "github.com/onsi/gomega"
+
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
+)
+
+func writeCredentials(t *testing.T, dir, username, password string) {
+	t.Helper()
+	for name, content := range map[string]string{"username": username, "password": password} {
+		NewWithT(t).Expect(os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600)).To(Succeed())
+	}
+}
+
+func TestCredentialFiles(t *testing.T) {
+	g := NewWithT(t)
+	dir := t.TempDir()
+	writeCredentials(t, dir, "alice\n", " first secret \r\n")
+	out := &logs{}
+	files, err := newCredentialFiles(dir, NewLogger(v1alpha1.Log{}, out))
+	g.Expect(err).NotTo(HaveOccurred())
+	first := credentials{"alice", " first secret "}
+	g.Expect(files.current()).To(Equal(first))
+	files.refresh()
+	g.Expect(out.String()).To(BeEmpty())
+
+	writeCredentials(t, dir, "bob", "")
+	for range 3 {
+		files.refresh()
+		g.Expect(files.current()).To(Equal(first))
+	}
+	g.Expect(out.lines("password is empty")).To(HaveLen(1), "once, not at every look")
+	g.Expect(os.Remove(filepath.Join(dir, "username"))).To(Succeed())
+	files.refresh()
+	g.Expect(files.current()).To(Equal(first))
+
+	writeCredentials(t, dir, "bob", "second")
+	files.refresh()
+	g.Expect(files.current()).To(Equal(credentials{"bob", "second"}))
+	g.Expect(out.lines("Credentials changed")).To(HaveLen(1))
+	g.Expect(out.String()).NotTo(ContainSubstring("second"))
+	g.Expect(out.String()).NotTo(ContainSubstring("bob"))
+}
+
+func TestNoCredentialFiles(t *testing.T) {
+	g := NewWithT(t)
+	files, err := newCredentialFiles("", NewLogger(v1alpha1.Log{}, &logs{}))
+	g.Expect(err).NotTo(HaveOccurred())
+	files.refresh()
+	g.Expect(files.current()).To(Equal(credentials{}))
+}

@@ -1,0 +1,222 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package cacheserver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/distribution/distribution/v3/registry/handlers"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/validation"
+)
+
+const (
+	defaultDrainTimeout = 25 * time.Second
+	defaultPollInterval = 5 * time.Second
+
+	// There is no WriteTimeout: a large layer may take a slow client longer than
+	// any bound that would be of use.
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 64 << 10
+	debugTimeout      = 30 * time.Second
+)
+
+// Options are what is not part of a cache's configuration. The zero value is
+// what production runs with, but for the version.
+type Options struct {
+	// Version is shown in the build info metric. Defaults to `unknown`.
+	Version string
+	// DrainTimeout is how long running transfers may take to end when the server
+	// stops. Defaults to 25 seconds, which leaves some of the 30 seconds that
+	// Kubernetes grants.
+	DrainTimeout time.Duration
+	// PollInterval is the least time between two looks at the credentials, at
+	// the certificate, and at an upstream that could not be reached. Defaults to
+	// 5 seconds.
+	PollInterval time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	if o.Version == "" {
+		o.Version = "unknown"
+	}
+	if o.DrainTimeout <= 0 {
+		o.DrainTimeout = defaultDrainTimeout
+	}
+	if o.PollInterval <= 0 {
+		o.PollInterval = defaultPollInterval
+	}
+	return o
+}
+
+// Server is the cache of one upstream.
+type Server struct {
+	log          *slog.Logger
+	drainTimeout time.Duration
+
+	proxy  *proxyEngine
+	app    *handlers.App
+	health *health
+
+	registry         *http.Server
+	registryListener net.Listener
+	tls              bool
+	debug            *http.Server
+	debugListener    net.Listener
+}
+
+// New returns a Server that listens on its addresses already, but answers only
+// once Run is called. Unset fields of config are defaulted. The error names the
+// field that is wrong: an invalid value, a folder that cannot be written,
+// credentials or a certificate that cannot be read, an address in use.
+//
+// The upstream need not be reachable.
+//
+// New routes the log of distribution, which is one per process, to logger.
+func New(config *v1alpha1.CacheConfiguration, logger *slog.Logger, options Options) (*Server, error) {
+	config = config.DeepCopy()
+	v1alpha1.SetObjectDefaults_CacheConfiguration(config)
+	if err := validation.ValidateCacheConfiguration(config).ToAggregate(); err != nil {
+		return nil, err
+	}
+	options = options.withDefaults()
+	logger = logger.With("upstream", config.Upstream)
+	bridgeLogrus(logger, config.Log.Level)
+
+	tlsConfig, err := newTLSConfig(config.Server.TLS, options.PollInterval, logger)
+	if err != nil {
+		return nil, err
+	}
+	credentials, err := newCredentialFiles(config.CredentialsDir, logger)
+	if err != nil {
+		return nil, fmt.Errorf("credentialsDir: %w", err)
+	}
+	health := newHealth(config.Storage.RootDirectory)
+	if err := prepareStorage(health); err != nil {
+		return nil, fmt.Errorf("storage.rootDirectory: %w", err)
+	}
+
+	proxy := newProxyEngine(proxyConfig{
+		// A lone slash at the end is valid, but paths are appended.
+		remoteURL:   strings.TrimSuffix(config.RemoteURL, "/"),
+		ttl:         config.GarbageCollection.TTL.Duration,
+		credentials: credentials,
+		interval:    options.PollInterval,
+	}, logger)
+	app, err := newApplication(config.Storage.RootDirectory, proxy.attach)
+	if err != nil {
+		return nil, err
+	}
+
+	server := &Server{
+		log:          logger,
+		drainTimeout: options.DrainTimeout,
+		proxy:        proxy,
+		app:          app,
+		health:       health,
+		registry:     newHTTPServer(newRegistryHandler(app, logger), tlsConfig, logger),
+		tls:          tlsConfig != nil,
+		debug:        newHTTPServer(newDebugHandler(health, config.Upstream, options.Version), nil, logger),
+	}
+	server.debug.WriteTimeout = debugTimeout
+	if err := server.listen(config.Server.Address, config.Debug.Address); err != nil {
+		return nil, errors.Join(err, app.Shutdown())
+	}
+	return server, nil
+}
+
+func prepareStorage(health *health) error {
+	if err := os.MkdirAll(health.rootDirectory, 0o750); err != nil {
+		return err
+	}
+	return health.checkStorage()
+}
+
+func newHTTPServer(handler http.Handler, tlsConfig *tls.Config, logger *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		TLSConfig:         tlsConfig,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          newServerErrorLog(logger),
+	}
+}
+
+func (s *Server) listen(registryAddress, debugAddress string) error {
+	var err error
+	if s.registryListener, err = net.Listen("tcp", registryAddress); err != nil {
+		return fmt.Errorf("server.address: %w", err)
+	}
+	if s.debugListener, err = net.Listen("tcp", debugAddress); err != nil {
+		return errors.Join(fmt.Errorf("debug.address: %w", err), s.registryListener.Close())
+	}
+	return nil
+}
+
+// RegistryAddr is the address that the registry API listens on.
+func (s *Server) RegistryAddr() net.Addr { return s.registryListener.Addr() }
+
+// DebugAddr is the address that metrics and health listen on.
+func (s *Server) DebugAddr() net.Addr { return s.debugListener.Addr() }
+
+// Run serves until ctx ends, then lets running transfers end, and returns nil.
+// It returns an error if a server fails before. A Server runs once.
+func (s *Server) Run(ctx context.Context) error {
+	s.log.Info("Serving", "address", s.RegistryAddr().String(), "tls", s.tls, "debugAddress", s.DebugAddr().String())
+	s.health.serving.Store(true)
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return serve(s.registry, s.registryListener, s.tls) })
+	group.Go(func() error { return serve(s.debug, s.debugListener, false) })
+	group.Go(func() error { s.proxy.run(ctx); return nil })
+	group.Go(func() error {
+		<-ctx.Done()
+		return s.shutdown(context.WithoutCancel(ctx))
+	})
+	return group.Wait()
+}
+
+func serve(server *http.Server, listener net.Listener, tls bool) error {
+	var err error
+	if tls {
+		err = server.ServeTLS(listener, "", "")
+	} else {
+		err = server.Serve(listener)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("serve %s: %w", listener.Addr(), err)
+}
+
+// shutdown ends the debug server last, so that a drain can be watched.
+func (s *Server) shutdown(ctx context.Context) error {
+	s.log.Info("Stopping", "drainTimeout", s.drainTimeout.String())
+	s.health.serving.Store(false)
+
+	drainCtx, cancel := context.WithTimeout(ctx, s.drainTimeout)
+	defer cancel()
+	var errs []error
+	if err := s.registry.Shutdown(drainCtx); err != nil {
+		s.log.Warn("Cut transfers that did not end in time", "error", err)
+		errs = append(errs, s.registry.Close())
+	}
+	errs = append(errs, s.app.Shutdown(), s.debug.Close())
+	s.log.Info("Stopped")
+	return errors.Join(errs...)
+}

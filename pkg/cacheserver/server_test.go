@@ -1,0 +1,560 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package cacheserver
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	. "github.com/onsi/gomega"
+	"github.com/opencontainers/go-digest"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
+)
+
+func TestPullColdAndWarm(t *testing.T) {
+	g := NewWithT(t)
+	source := newUpstream(t, "", "")
+	source.push(t, tagName)
+	source.blobs.Store(0)
+	cache := startCache(t, newConfig(t, source.URL+"/"), Options{})
+
+	g.Expect(pull(t, cache.host(), tagName)).To(Succeed())
+	g.Expect(source.blobs.Load()).To(BeEquivalentTo(4), "three layers and the config, once each")
+
+	cache.settle(t)
+	source.blobs.Store(0)
+	g.Expect(pull(t, cache.host(), tagName)).To(Succeed())
+	g.Expect(source.blobs.Load()).To(BeZero())
+}
+
+func TestPullIndex(t *testing.T) {
+	g := NewWithT(t)
+	source := newUpstream(t, "", "")
+	index, err := random.Index(10<<10, 2, 2)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(remote.WriteIndex(imageReference(t, source.Listener.Addr().String(), tagName), index)).To(Succeed())
+	cache := startCache(t, newConfig(t, source.URL), Options{})
+
+	for range 2 {
+		source.blobs.Store(0)
+		pulled, err := remote.Index(imageReference(t, cache.host(), tagName), remote.WithTransport(newClient(t).Transport))
+		g.Expect(err).NotTo(HaveOccurred())
+		manifest, err := pulled.IndexManifest()
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(manifest.Manifests).To(HaveLen(2))
+		for _, child := range manifest.Manifests {
+			image, err := pulled.Image(child.Digest)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(readImage(image)).To(Succeed())
+		}
+		cache.settle(t)
+	}
+	g.Expect(source.blobs.Load()).To(BeZero())
+}
+
+func TestStorageLayoutIsThatOfDistribution(t *testing.T) {
+	g := NewWithT(t)
+	source := newUpstream(t, "", "")
+	image := source.push(t, tagName)
+	config := newConfig(t, source.URL)
+	cache := startCache(t, config, Options{})
+	g.Expect(pull(t, cache.host(), tagName)).To(Succeed())
+
+	digest, err := image.Digest()
+	g.Expect(err).NotTo(HaveOccurred())
+	root := filepath.Join(config.Storage.RootDirectory, "docker", "registry", "v2")
+	g.Expect(filepath.Join(root, "blobs", "sha256", digest.Hex[:2], digest.Hex, "data")).To(BeAnExistingFile())
+	g.Expect(filepath.Join(root, "repositories", repositoryName, "_manifests", "tags", tagName, "current", "link")).To(BeAnExistingFile())
+}
+
+func TestQueryNamespaceIsIgnored(t *testing.T) {
+	g := NewWithT(t)
+	source := newUpstream(t, "", "")
+	image := source.push(t, tagName)
+	cache := startCache(t, newConfig(t, source.URL), Options{})
+
+	status, _ := get(t, blobURL(t, cache.host(), image)+"?ns=elsewhere.example.com")
+	g.Expect(status).To(Equal(http.StatusOK))
+	g.Expect(cache.logs.lines("elsewhere.example.com")).To(BeEmpty(), "query values do not belong into the log")
+}
+
+func TestUpstreamDown(t *testing.T) {
+	source := newUpstream(t, "", "")
+	image := source.push(t, tagName)
+	digest, err := image.Digest()
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	config := newConfig(t, source.URL)
+	warm := startCache(t, config, Options{})
+	NewWithT(t).Expect(pull(t, warm.host(), tagName)).To(Succeed())
+	warm.settle(t)
+	source.Close()
+
+	check := func(t *testing.T, cache *cache) {
+		g := NewWithT(t)
+		g.Expect(pull(t, cache.host(), digest.String())).To(Succeed())
+		g.Expect(pull(t, cache.host(), tagName)).To(Succeed(), "the last known digest of the tag")
+		status, body := get(t, blobURL(t, cache.host(), image))
+		g.Expect(status).To(Equal(http.StatusOK))
+		g.Expect(body).NotTo(BeEmpty())
+		status, body = get(t, "http://"+cache.host()+"/v2/"+repositoryName+"/blobs/sha256:"+strings.Repeat("0", 64))
+		g.Expect(status).To(Equal(http.StatusServiceUnavailable))
+		g.Expect(body).To(ContainSubstring("UNAVAILABLE"))
+		status, _ = get(t, "http://"+cache.DebugAddr().String()+"/debug/health")
+		g.Expect(status).To(Equal(http.StatusOK))
+	}
+	t.Run("while serving", func(t *testing.T) { check(t, warm) })
+
+	NewWithT(t).Expect(warm.stop()).To(Succeed())
+	t.Run("at start", func(t *testing.T) {
+		cache := startCache(t, config, Options{})
+		check(t, cache)
+		NewWithT(t).Expect(cache.logs.lines("Cannot reach the upstream")).To(HaveLen(1), "once, not at every attempt")
+	})
+	t.Run("unresolvable at start", func(t *testing.T) {
+		config := config.DeepCopy()
+		config.RemoteURL = "https://registry.invalid"
+		check(t, startCache(t, config, Options{}))
+	})
+}
+
+func TestUpstreamComesUpAfterTheCache(t *testing.T) {
+	g := NewWithT(t)
+	source := newUpstream(t, "", "")
+	source.push(t, tagName)
+	overloaded := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+	source.intercept.Store(&overloaded)
+	cache := startCache(t, newConfig(t, source.URL), Options{})
+	manifest := func() int { return manifestStatus(t, cache, tagName) }
+	g.Expect(manifest()).To(Equal(http.StatusServiceUnavailable))
+
+	source.intercept.Store(nil)
+	g.Eventually(manifest, "5s").Should(Equal(http.StatusOK))
+}
+
+func TestUpstreamAnswersTooManyRequests(t *testing.T) {
+	g := NewWithT(t)
+	source := newUpstream(t, "", "")
+	image := source.push(t, tagName)
+	cache := startCache(t, newConfig(t, source.URL), Options{})
+	g.Eventually(cache.logs.String, "5s").Should(ContainSubstring("Reached the upstream"))
+	limited := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusTooManyRequests)
+		_, _ = io.WriteString(w, `{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}`)
+	})
+	source.intercept.Store(&limited)
+
+	status, _ := get(t, blobURL(t, cache.host(), image))
+	g.Expect(status).To(Equal(http.StatusServiceUnavailable))
+	digest, err := image.Digest()
+	g.Expect(err).NotTo(HaveOccurred())
+	for _, ref := range []string{tagName, digest.String()} {
+		g.Expect(manifestStatus(t, cache, ref)).To(BeElementOf(http.StatusServiceUnavailable, http.StatusNotFound), ref)
+	}
+}
+
+func manifestStatus(t *testing.T, cache *cache, ref string) int {
+	t.Helper()
+	g := NewWithT(t)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+cache.host()+"/v2/"+repositoryName+"/manifests/"+ref, nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	request.Header.Set("Accept", string(types.DockerManifestSchema2))
+	response, err := newClient(t).Do(request)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(response.Body.Close()).To(Succeed())
+	return response.StatusCode
+}
+
+func TestUnknownContent(t *testing.T) {
+	g := NewWithT(t)
+	source := newUpstream(t, "", "")
+	source.push(t, tagName)
+	cache := startCache(t, newConfig(t, source.URL), Options{})
+	for _, path := range []string{"/manifests/none", "/manifests/sha256:" + strings.Repeat("0", 64), "/blobs/sha256:" + strings.Repeat("0", 64)} {
+		status, _ := get(t, "http://"+cache.host()+"/v2/"+repositoryName+path)
+		g.Expect(status).To(Equal(http.StatusNotFound), path)
+	}
+}
+
+func TestUpstreamBreaksOffInABlob(t *testing.T) {
+	g := NewWithT(t)
+	source := newUpstream(t, "", "")
+	image := source.push(t, tagName)
+	cache := startCache(t, newConfig(t, source.URL), Options{})
+	g.Eventually(cache.logs.String, "5s").Should(ContainSubstring("Reached the upstream"))
+	broken := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "100000")
+		if r.Method == http.MethodGet {
+			_, _ = w.Write(make([]byte, 99_900))
+			panic(http.ErrAbortHandler)
+		}
+	})
+	source.intercept.Store(&broken)
+
+	response, err := newClient(t).Get(blobURL(t, cache.host(), image))
+	g.Expect(err).NotTo(HaveOccurred())
+	body, err := io.ReadAll(response.Body)
+	g.Expect(response.Body.Close()).To(Succeed())
+	g.Expect(err).To(HaveOccurred(), "the client must learn that the blob is incomplete")
+	g.Expect(string(body)).NotTo(ContainSubstring("errors"), "an error must not become part of the blob")
+
+	source.intercept.Store(nil)
+	g.Expect(pull(t, cache.host(), tagName)).To(Succeed(), "nothing partial was stored")
+}
+
+func TestCredentials(t *testing.T) {
+	g := NewWithT(t)
+	source := newUpstream(t, "alice", "first-secret")
+	source.push(t, tagName, basic("alice", "first-secret"))
+	config := newConfig(t, source.URL)
+	config.CredentialsDir = t.TempDir()
+	writeCredentials(t, config.CredentialsDir, "alice", "first-secret\n")
+	cache := startCache(t, config, Options{})
+	g.Expect(pull(t, cache.host(), tagName)).To(Succeed())
+
+	source.setUser(t, "bob", "second-secret!")
+	source.push(t, "v2", basic("bob", "second-secret!"))
+	g.Expect(manifestStatus(t, cache, "v2")).NotTo(Equal(http.StatusOK), "the old credentials are no longer valid")
+
+	g.Expect(os.Remove(filepath.Join(config.CredentialsDir, "password"))).To(Succeed())
+	g.Eventually(cache.logs.String, "5s").Should(ContainSubstring("Cannot read credentials"))
+	writeCredentials(t, config.CredentialsDir, "bob", "second-secret!")
+	g.Eventually(func() int { return manifestStatus(t, cache, "v2") }, "5s").Should(Equal(http.StatusOK))
+	g.Expect(pull(t, cache.host(), "v2")).To(Succeed())
+
+	for _, secret := range []string{"first-secret", "second-secret!", "alice", "bob"} {
+		g.Expect(cache.logs.lines(secret)).To(BeEmpty())
+	}
+}
+
+func TestCredentialsRotateUnderATransfer(t *testing.T) {
+	g := NewWithT(t)
+	source := newUpstream(t, "", "")
+	image := source.push(t, tagName)
+	config := newConfig(t, source.URL)
+	config.CredentialsDir = t.TempDir()
+	writeCredentials(t, config.CredentialsDir, "alice", "first")
+	cache := startCache(t, config, Options{})
+	g.Eventually(cache.logs.lines, "5s").WithArguments("Reached the upstream").Should(HaveLen(1))
+
+	begun, finish := slowBlobs(source)
+	transfer := make(chan error, 1)
+	go func() { _, err := download(blobURL(t, cache.host(), image)); transfer <- err }()
+	g.Eventually(begun, "5s").Should(BeClosed())
+	writeCredentials(t, config.CredentialsDir, "alice", "second")
+	g.Eventually(cache.logs.lines, "5s").WithArguments("Reached the upstream").Should(HaveLen(2))
+	close(finish)
+	g.Eventually(transfer, "5s").Should(Receive(BeNil()))
+}
+
+// slowBlobs makes the upstream wait after the first byte of a blob until finish
+// is closed.
+func slowBlobs(source *upstream) (begun, finish chan struct{}) {
+	begun, finish = make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	slow := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.Contains(r.URL.Path, "/blobs/") || r.Method == http.MethodHead {
+			source.app.ServeHTTP(w, r)
+			return
+		}
+		answer := httptest.NewRecorder()
+		source.app.ServeHTTP(answer, r)
+		maps.Copy(w.Header(), answer.Header())
+		_, _ = w.Write(answer.Body.Next(1))
+		w.(http.Flusher).Flush()
+		once.Do(func() { close(begun) })
+		<-finish
+		_, _ = w.Write(answer.Body.Bytes())
+	})
+	source.intercept.Store(&slow)
+	return begun, finish
+}
+
+// download returns the digest of what it gets.
+func download(url string) (string, error) {
+	response, err := http.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("status %s", response.Status)
+	}
+	content, err := io.ReadAll(response.Body)
+	return digest.FromBytes(content).String(), err
+}
+
+func TestGracefulStop(t *testing.T) {
+	g := NewWithT(t)
+	source := newUpstream(t, "", "")
+	image := source.push(t, tagName)
+	cache := startCache(t, newConfig(t, source.URL), Options{})
+	begun, finish := slowBlobs(source)
+
+	type result struct {
+		digest string
+		err    error
+	}
+	transfer := make(chan result, 1)
+	go func() {
+		digest, err := download(blobURL(t, cache.host(), image))
+		transfer <- result{digest, err}
+	}()
+	g.Eventually(begun, "5s").Should(BeClosed())
+
+	stopped := make(chan error, 1)
+	go func() { stopped <- cache.stop() }()
+	g.Eventually(func() error {
+		conn, err := net.Dial("tcp", cache.host())
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err
+	}, "5s").Should(HaveOccurred(), "no new connections")
+	status, _ := get(t, "http://"+cache.DebugAddr().String()+"/debug/health")
+	g.Expect(status).To(Equal(http.StatusServiceUnavailable), "not healthy, but there to ask")
+	g.Consistently(stopped, "200ms").ShouldNot(Receive())
+
+	close(finish)
+	g.Eventually(transfer, "5s").Should(Receive(Equal(result{digest: path.Base(blobURL(t, cache.host(), image))})))
+	g.Eventually(stopped, "5s").Should(Receive(BeNil()))
+}
+
+func TestStopCutsTransfersAfterTheDrainTimeout(t *testing.T) {
+	g := NewWithT(t)
+	source := newUpstream(t, "", "")
+	image := source.push(t, tagName)
+	cache := startCache(t, newConfig(t, source.URL), Options{DrainTimeout: 50 * time.Millisecond})
+	begun, finish := slowBlobs(source)
+	transfer := make(chan error, 1)
+	go func() { _, err := download(blobURL(t, cache.host(), image)); transfer <- err }()
+	g.Eventually(begun, "5s").Should(BeClosed())
+
+	g.Expect(cache.stop()).To(Succeed())
+	g.Eventually(transfer, "5s").Should(Receive(HaveOccurred()))
+	close(finish)
+}
+
+func TestTLSRotationUnderLoad(t *testing.T) {
+	g := NewWithT(t)
+	source := newUpstream(t, "", "")
+	image := source.push(t, tagName)
+	dir := t.TempDir()
+	first := writeCertificate(t, dir)
+	config := newConfig(t, source.URL)
+	config.Server.TLS = &v1alpha1.TLS{CertFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key")}
+	cache := startCache(t, config, Options{})
+	pool := x509.NewCertPool()
+	pool.AddCert(first)
+
+	// fetch makes a connection of its own each time.
+	url := strings.Replace(blobURL(t, cache.host(), image), "http:", "https:", 1)
+	fetch := func(pool *x509.CertPool) error {
+		transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: pool}}
+		response, err := (&http.Client{Transport: transport}).Get(url)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, response.Body)
+		_ = response.Body.Close()
+		return err
+	}
+	g.Expect(fetch(pool)).To(Succeed())
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var load sync.WaitGroup
+	failures := make(chan error, 1000)
+	second := newCertificate(t)
+	both := x509.NewCertPool()
+	both.AddCert(first)
+	both.AddCert(second.certificate)
+	for range 4 {
+		load.Go(func() {
+			for ctx.Err() == nil {
+				if err := fetch(both); err != nil {
+					failures <- err
+					return
+				}
+			}
+		})
+	}
+	second.write(t, dir)
+	onlySecond := x509.NewCertPool()
+	onlySecond.AddCert(second.certificate)
+	g.Eventually(func() error { return fetch(onlySecond) }, "10s").Should(Succeed())
+	cancel()
+	load.Wait()
+	g.Expect(failures).To(BeEmpty())
+
+	_, err := tls.Dial("tcp", cache.host(), &tls.Config{RootCAs: both, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10})
+	g.Expect(err).To(HaveOccurred(), "TLS 1.1")
+}
+
+func TestMetrics(t *testing.T) {
+	g := NewWithT(t)
+	source := newUpstream(t, "", "")
+	source.push(t, tagName)
+	cache := startCache(t, newConfig(t, source.URL), Options{Version: "v1.2.3"})
+
+	before := proxyMetrics(t, cache)
+	g.Expect(pull(t, cache.host(), tagName)).To(Succeed())
+	cache.settle(t)
+	cold := proxyMetrics(t, cache)
+	g.Expect(pull(t, cache.host(), tagName)).To(Succeed())
+	warm := proxyMetrics(t, cache)
+
+	g.Expect(cold["registry_proxy_misses_total/blob"] - before["registry_proxy_misses_total/blob"]).To(BeEquivalentTo(4))
+	g.Expect(cold["registry_proxy_misses_total/manifest"] - before["registry_proxy_misses_total/manifest"]).To(BeEquivalentTo(1))
+	g.Expect(cold["registry_proxy_pulled_bytes_total/blob"] - before["registry_proxy_pulled_bytes_total/blob"]).To(BeNumerically(">", 300<<10))
+	g.Expect(warm["registry_proxy_hits_total/blob"] - cold["registry_proxy_hits_total/blob"]).To(BeEquivalentTo(4))
+	g.Expect(warm["registry_proxy_requests_total/blob"] - before["registry_proxy_requests_total/blob"]).To(BeEquivalentTo(8))
+	g.Expect(warm["registry_proxy_pushed_bytes_total/blob"] - cold["registry_proxy_pushed_bytes_total/blob"]).To(BeNumerically(">", 300<<10))
+	g.Expect(warm["registry_proxy_pulled_bytes_total/blob"]).To(Equal(cold["registry_proxy_pulled_bytes_total/blob"]))
+
+	_, body := get(t, "http://"+cache.DebugAddr().String()+"/metrics")
+	g.Expect(body).To(ContainSubstring("go_goroutines"))
+	g.Expect(body).To(ContainSubstring("process_resident_memory_bytes"))
+	g.Expect(body).To(MatchRegexp(`registry_cache_build_info\{.*upstream="registry.example.com",version="v1.2.3"\} 1`))
+}
+
+func proxyMetrics(t *testing.T, cache *cache) map[string]float64 {
+	t.Helper()
+	g := NewWithT(t)
+	status, body := get(t, "http://"+cache.DebugAddr().String()+"/metrics")
+	g.Expect(status).To(Equal(http.StatusOK))
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(body))
+	g.Expect(err).NotTo(HaveOccurred())
+	values := map[string]float64{}
+	for _, name := range []string{"requests", "hits", "misses", "pulled_bytes", "pushed_bytes"} {
+		name = "registry_proxy_" + name + "_total"
+		g.Expect(families).To(HaveKey(name))
+		for _, metric := range families[name].GetMetric() {
+			g.Expect(metric.GetLabel()).To(HaveLen(1))
+			g.Expect(metric.GetLabel()[0].GetName()).To(Equal("type"))
+			values[name+"/"+metric.GetLabel()[0].GetValue()] = metric.GetCounter().GetValue()
+		}
+	}
+	g.Expect(values).To(HaveLen(10), "types blob and manifest of each")
+	return values
+}
+
+func TestHealthFollowsTheStorage(t *testing.T) {
+	g := NewWithT(t)
+	config := newConfig(t, "http://127.0.0.1:1")
+	config.Storage.RootDirectory = filepath.Join(t.TempDir(), "not", "there", "yet")
+	cache := startCache(t, config, Options{})
+	health := "http://" + cache.DebugAddr().String() + "/debug/health"
+	g.Eventually(func() int { status, _ := get(t, health); return status }, "5s").Should(Equal(http.StatusOK))
+	g.Expect(os.ReadDir(config.Storage.RootDirectory)).To(BeEmpty(), "the check leaves nothing behind")
+
+	moved := config.Storage.RootDirectory + "-moved"
+	g.Expect(os.Rename(config.Storage.RootDirectory, moved)).To(Succeed())
+	status, body := get(t, health)
+	g.Expect(status).To(Equal(http.StatusServiceUnavailable))
+	g.Expect(body).To(ContainSubstring("storage"))
+	g.Expect(os.Rename(moved, config.Storage.RootDirectory)).To(Succeed())
+	status, _ = get(t, health)
+	g.Expect(status).To(Equal(http.StatusOK))
+}
+
+func TestDebugServesNothingElse(t *testing.T) {
+	cache := startCache(t, newConfig(t, "http://127.0.0.1:1"), Options{})
+	for _, path := range []string{"/", "/debug/pprof/", "/debug/vars", "/v2/"} {
+		status, _ := get(t, "http://"+cache.DebugAddr().String()+path)
+		NewWithT(t).Expect(status).To(Equal(http.StatusNotFound), path)
+	}
+}
+
+func TestNewRejects(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(func() { _ = taken.Close() })
+	empty := t.TempDir()
+	notAFolder := filepath.Join(empty, "file")
+	NewWithT(t).Expect(os.WriteFile(notAFolder, nil, 0o600)).To(Succeed())
+	emptyPassword := t.TempDir()
+	writeCredentials(t, emptyPassword, "alice", "")
+	certificates := t.TempDir()
+	writeCertificate(t, certificates)
+
+	for name, test := range map[string]struct {
+		change func(*v1alpha1.CacheConfiguration)
+		want   string
+	}{
+		"invalid values, all at once": {
+			func(c *v1alpha1.CacheConfiguration) {
+				c.RemoteURL, c.Server.Address, c.Log.Level = "ftp://x", "5000", "loud"
+			},
+			`(?s)remoteURL: .*server.address: .*log.level: `,
+		},
+		"registry address in use": {
+			func(c *v1alpha1.CacheConfiguration) { c.Server.Address = taken.Addr().String() },
+			`server.address: listen tcp .*: bind: address already in use`,
+		},
+		"debug address in use": {
+			func(c *v1alpha1.CacheConfiguration) { c.Debug.Address = taken.Addr().String() },
+			`debug.address: listen tcp .*: bind: address already in use`,
+		},
+		"no credentials": {
+			func(c *v1alpha1.CacheConfiguration) { c.CredentialsDir = empty },
+			`credentialsDir: open .*/username: no such file(.|\n)*/password: no such file`,
+		},
+		"empty password": {
+			func(c *v1alpha1.CacheConfiguration) { c.CredentialsDir = emptyPassword },
+			`credentialsDir: .*/password is empty`,
+		},
+		"no certificate": {
+			func(c *v1alpha1.CacheConfiguration) {
+				c.Server.TLS = &v1alpha1.TLS{CertFile: "/none/tls.crt", KeyFile: filepath.Join(certificates, "tls.key")}
+			},
+			`server.tls: open /none/tls.crt: no such file`,
+		},
+		"certificate as key": {
+			func(c *v1alpha1.CacheConfiguration) {
+				file := filepath.Join(certificates, "tls.crt")
+				c.Server.TLS = &v1alpha1.TLS{CertFile: file, KeyFile: file}
+			},
+			`server.tls: .*/tls.crt with .*/tls.crt: tls: found a certificate rather than a key`,
+		},
+		"root directory is a file": {
+			func(c *v1alpha1.CacheConfiguration) { c.Storage.RootDirectory = notAFolder },
+			`storage.rootDirectory: .*not a directory`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			config := newConfig(t, "https://registry.example.com")
+			test.change(config)
+			_, err := New(config, NewLogger(config.Log, io.Discard), Options{})
+			g.Expect(err).To(MatchError(MatchRegexp(test.want)))
+		})
+	}
+}
+
+func TestDistributionPanicBecomesAnError(t *testing.T) {
+	_, err := newApplication("", nil)
+	NewWithT(t).Expect(err).To(MatchError(ContainSubstring("configure registry: ")))
+}

@@ -1,0 +1,322 @@
+#!/bin/sh
+# SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+# Keeps containerd's hosts.toml of each upstream equal to the header and the
+# fragments of those hosts that answer, so that a dead cache or mirror costs a
+# pull nothing. Without a host that answers there is no hosts.toml, and
+# containerd goes to the upstream directly.
+#
+#   sh registry-hosts.sh            runs until it is told to stop
+#   sh registry-hosts.sh withdraw   only removes what an earlier run left
+#
+# Only sh, coreutils and curl (7.75 or newer) can be relied on. All that is read
+# from files and answers is data: it is never evaluated and never split by the
+# shell. Programs are started only where builtins do not do, as this runs on
+# every node for ever.
+
+set -u
+umask 022
+LC_ALL=C
+export LC_ALL
+
+sources=${REGISTRY_HOSTS_DIR:-/var/lib/registry-hosts}
+certs=${CERTS_DIR:-/etc/containerd/certs.d}
+# Seconds from the end of one round to the start of the next: if all hosts
+# answered, and if not.
+interval=${REGISTRY_HOSTS_INTERVAL:-10}
+retry_interval=${REGISTRY_HOSTS_RETRY_INTERVAL:-2}
+
+# The first line of each hosts.toml of ours. No other hosts.toml is touched.
+marker='# Written by registry-hosts.service, which replaces and removes this file.'
+temporary=.hosts.toml.registry-hosts
+
+nl='
+'
+# Sets of lines, each line between two line feeds. A host is known by its
+# fragment's path and first line: if what is to be probed changes, it is a new
+# host, of which nothing is known.
+hosts=$nl  # to be probed in this round
+live=$nl   # in hosts.toml
+failed=$nl # did not answer the last probe
+alien=$nl  # upstreams whose hosts.toml is not ours
+notices=$nl
+retry=
+sleeper=
+
+log() {
+  printf '%s\n' "$*"
+}
+
+# log_once TEXT logs what would otherwise be said in every round.
+log_once() {
+  case $notices in
+    *"$nl$1$nl"*) ;;
+    *)
+      notices=$notices$1$nl
+      log "$1"
+      ;;
+  esac
+}
+
+# slurp FILE sets content to the content of a file.
+slurp() {
+  content=
+  line=
+  [ -f "$1" ] || return 1
+  while IFS= read -r line; do
+    content=$content$line$nl
+    line=
+  done 2>/dev/null <"$1" || return 1
+  content=$content$line
+}
+
+# is_ours FILE tells whether a hosts.toml is ours.
+is_ours() {
+  first=
+  [ -f "$1" ] && [ ! -L "$1" ] && IFS= read -r first 2>/dev/null <"$1" && [ "$first" = "$marker" ]
+}
+
+# withdraw UPSTREAM removes what we have put into containerd's directory of an
+# upstream, and the directory if nothing else is in it.
+withdraw() {
+  [ -d "$certs/$1" ] || return 0
+  if is_ours "$certs/$1/hosts.toml"; then
+    if rm -f -- "$certs/$1/hosts.toml"; then
+      log "$1: removed hosts.toml, pulls are direct"
+    else
+      retry=yes
+    fi
+  fi
+  if [ -e "$certs/$1/$temporary" ]; then
+    rm -f -- "$certs/$1/$temporary"
+  fi
+  if [ ! -e "$certs/$1/hosts.toml" ]; then
+    rmdir -- "$certs/$1" 2>/dev/null || :
+  fi
+}
+
+# withdraw_others removes what is ours of upstreams that are not configured.
+withdraw_others() {
+  for file in "$certs"/*/hosts.toml; do
+    directory=${file%/*}
+    upstream=${directory##*/}
+    if [ ! -e "$sources/$upstream/00-server.toml" ] && is_ours "$file"; then
+      withdraw "$upstream"
+    fi
+  done
+}
+
+# withdraw_all removes all that is ours, also what killed runs left.
+withdraw_all() {
+  for file in "$certs"/*/hosts.toml "$certs"/*/"$temporary" "$sources"/*/00-server.toml; do
+    [ -f "$file" ] || continue
+    directory=${file%/*}
+    withdraw "${directory##*/}"
+  done
+}
+
+# publish UPSTREAM CONTENT makes hosts.toml have that content. containerd sees
+# the old file, none, or the new one, and never a part of it.
+publish() {
+  target=$certs/$1/hosts.toml
+  if [ -e "$target" ] || [ -L "$target" ]; then
+    if ! is_ours "$target"; then
+      case $alien in
+        *"$nl$1$nl"*) ;;
+        *) log "$1: left alone, as somebody else has written $target" ;;
+      esac
+      aliens=$aliens$1$nl
+      return 0
+    fi
+    if slurp "$target" && [ "$content" = "$2" ]; then
+      return 0
+    fi
+  fi
+  # The sync is for a power failure: an empty file would not have our marker.
+  if [ -d "$certs/$1" ] || mkdir -p -- "$certs/$1" &&
+    printf '%s' "$2" >"$certs/$1/$temporary" &&
+    { sync -- "$certs/$1/$temporary" 2>/dev/null || :; } &&
+    mv -f -- "$certs/$1/$temporary" "$target"; then
+    log "$1: wrote hosts.toml"
+  else
+    log "$1: cannot write hosts.toml"
+    withdraw "$1"
+    retry=yes
+  fi
+}
+
+# collect sets hosts and the configuration of curl that probes them all, one
+# section a host.
+collect() {
+  hosts=$nl
+  config=
+  number=0
+  for fragment in "$sources"/*/10-cache.toml "$sources"/*/20-mirror-*.toml; do
+    probe=
+    [ -f "$fragment" ] || continue
+    IFS= read -r probe 2>/dev/null <"$fragment" || continue
+    words=${probe#'# probe: '}
+    [ "$words" != "$probe" ] || continue
+    words=${words#* }
+    url=${words%% *}
+    ca=${words#* }
+    if [ "$ca" = - ]; then
+      cacert=
+    elif [ -r "$ca" ]; then
+      cacert="cacert = \"$ca\"$nl"
+    else
+      # containerd fails all pulls from an upstream of which it cannot read a CA,
+      # so there is no second chance.
+      log_once "$fragment: left out until $ca can be read"
+      retry=yes
+      continue
+    fi
+    hosts=$hosts$fragment$nl$probe$nl
+    config="${config}next
+url = \"$url\"
+${cacert}globoff
+silent
+noproxy = \"*\"
+proto = \"=http,https\"
+connect-timeout = 1
+max-time = 2
+user-agent = \"registry-hosts\"
+output = \"/dev/null\"
+write-out = \"$number %{http_code} %{exitcode} %{errormsg}\\n\"
+"
+    number=$((number + 1))
+  done
+}
+
+# ask sets answers to a line for each host: its number, the HTTP status, curl's
+# exit code, curl's message.
+ask() {
+  answers=$nl
+  [ -n "$config" ] || return 0
+  if ! command -v curl >/dev/null; then
+    log_once 'there is no curl: all pulls are direct'
+    return 0
+  fi
+  answers=$nl$(
+    curl -q --silent --parallel --parallel-immediate --parallel-max 300 --config - 2>/dev/null <<END
+$config
+END
+  )$nl
+  if [ "$answers" = "$nl$nl" ]; then
+    log_once 'curl gives no answers (is it older than 7.75?): all pulls are direct'
+  fi
+}
+
+# judge brings live and failed up to date with the answers. A host is live from
+# its first answer on until it has not answered twice in a row.
+judge() {
+  was_live=$live
+  was_failed=$failed
+  live=$nl
+  failed=$nl
+  number=0
+  while IFS= read -r fragment && IFS= read -r probe; do
+    host="$fragment $probe"
+    answer=${answers#*"$nl$number "}
+    [ "$answer" != "$answers" ] || answer='000 - no answer from curl'
+    answer=${answer%%"$nl"*}
+    number=$((number + 1))
+    expected=${probe#'# probe: '}
+    url=${expected#* }
+    url=${url%% *}
+    case ${expected%% *}:$answer in
+      '200:200 0 '* | any:[1-9][0-9][0-9]' 0 '*)
+        live=$live$host$nl
+        case $was_live in
+          *"$nl$host$nl"*) ;;
+          *) log "$url: answers" ;;
+        esac
+        continue
+        ;;
+    esac
+    failed=$failed$host$nl
+    retry=yes
+    case $was_failed in
+      *"$nl$host$nl"*)
+        case $was_live in
+          *"$nl$host$nl"*) log "$url: still does not answer, withdrawn" ;;
+        esac
+        continue
+        ;;
+    esac
+    log "$url: does not answer as it should: $answer"
+    case $was_live in
+      *"$nl$host$nl"*) live=$live$host$nl ;;
+    esac
+  done <<END
+${hosts#"$nl"}
+END
+}
+
+# apply makes the hosts.toml of each configured upstream hold its live hosts.
+apply() {
+  aliens=$nl
+  for header in "$sources"/*/00-server.toml; do
+    [ -f "$header" ] || continue
+    directory=${header%/*}
+    upstream=${directory##*/}
+    wanted=
+    for fragment in "$directory"/10-cache.toml "$directory"/20-mirror-*.toml; do
+      case $live in
+        *"$nl$fragment "*) slurp "$fragment" || continue ;;
+        *) continue ;;
+      esac
+      case $live in
+        *"$nl$fragment ${content%%"$nl"*}$nl"*) wanted=$wanted$content ;;
+      esac
+    done
+    if [ -n "$wanted" ] && slurp "$header" && [ "${content%%"$nl"*}" = "$marker" ]; then
+      publish "$upstream" "$content$wanted"
+    else
+      withdraw "$upstream"
+    fi
+  done
+  alien=$aliens
+}
+
+stop() {
+  trap '' TERM INT HUP
+  [ -z "$sleeper" ] || kill "$sleeper" 2>/dev/null
+  withdraw_all
+  exit 0
+}
+
+case ${1:-} in
+  '') ;;
+  withdraw)
+    withdraw_all
+    exit 0
+    ;;
+  *)
+    log "unknown argument: $1"
+    exit 2
+    ;;
+esac
+
+trap stop TERM INT HUP
+# Whatever is there says nothing about now: the node may have been without power.
+withdraw_all
+while :; do
+  retry=
+  withdraw_others
+  collect
+  ask
+  judge
+  apply
+  # In the background, as a trap waits for a program in the foreground.
+  if [ -n "$retry" ]; then
+    sleep "$retry_interval" &
+  else
+    sleep "$interval" &
+  fi
+  sleeper=$!
+  wait "$sleeper"
+  sleeper=
+done

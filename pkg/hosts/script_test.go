@@ -1,0 +1,661 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package hosts
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+)
+
+// forEachShell runs a test with each shell that is the sh of some node: with sh,
+// and with dash and bash if they are here and are not what is called sh.
+func forEachShell(t *testing.T, test func(t *testing.T, shell string)) {
+	t.Helper()
+	t.Parallel()
+	done := map[string]bool{}
+	for _, shell := range []string{"sh", "dash", "bash"} {
+		program, err := exec.LookPath(shell)
+		if err == nil {
+			program, err = filepath.EvalSymlinks(program)
+		}
+		if done[program] || err != nil && shell != "sh" {
+			continue
+		}
+		done[program] = true
+		t.Run(shell, func(t *testing.T) {
+			t.Parallel()
+			test(t, shell)
+		})
+	}
+}
+
+// node is what the script sees of a node.
+type node struct {
+	*WithT
+	t              testing.TB
+	shell          string
+	sources, certs string
+	environment    []string
+	log            *os.File
+	script         *exec.Cmd
+}
+
+// newNode returns a node with the files for the registries, on which the script
+// does not run yet.
+func newNode(t testing.TB, shell string, registries ...Registry) *node {
+	t.Helper()
+	home := t.TempDir()
+	n := &node{WithT: NewWithT(t), t: t, shell: shell, sources: filepath.Join(home, "sources"), certs: filepath.Join(home, "certs")}
+	n.SetDefaultEventuallyTimeout(20 * time.Second)
+	n.SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
+	n.SetDefaultConsistentlyDuration(time.Second)
+	n.configure(registries...)
+
+	var err error
+	// A file, as children of a killed script would keep a pipe open.
+	n.log, err = os.Create(filepath.Join(home, "log"))
+	n.Expect(err).NotTo(HaveOccurred())
+	// What would break all probes if curl heeded it.
+	n.Expect(os.WriteFile(filepath.Join(home, ".curlrc"), []byte("connect-to = \"::127.0.0.1:1\"\n"), 0o600)).To(Succeed())
+	n.environment = []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + home,
+		"http_proxy=http://127.0.0.1:1", "https_proxy=http://127.0.0.1:1", "ALL_PROXY=http://127.0.0.1:1",
+		"REGISTRY_HOSTS_DIR=" + n.sources, "CERTS_DIR=" + n.certs,
+		"REGISTRY_HOSTS_INTERVAL=0.1", "REGISTRY_HOSTS_RETRY_INTERVAL=0.05",
+	}
+	t.Cleanup(func() {
+		n.kill()
+		if t.Failed() {
+			t.Log(n.logged())
+		}
+		_ = n.log.Close()
+	})
+	return n
+}
+
+// configure replaces the files on the node as node-agent does: new ones first.
+func (n *node) configure(registries ...Registry) {
+	n.t.Helper()
+	files, err := render(n.sources, registries)
+	n.Expect(err).NotTo(HaveOccurred())
+	keep := map[string]bool{}
+	for _, file := range files {
+		keep[file.Path] = true
+		n.Expect(os.MkdirAll(filepath.Dir(file.Path), 0o755)).To(Succeed())
+		n.Expect(os.WriteFile(file.Path+"~", file.Content, os.FileMode(file.Mode))).To(Succeed())
+		n.Expect(os.Rename(file.Path+"~", file.Path)).To(Succeed())
+	}
+	present, err := filepath.Glob(filepath.Join(n.sources, "*", "*"))
+	n.Expect(err).NotTo(HaveOccurred())
+	for _, name := range present {
+		if !keep[name] {
+			n.Expect(os.Remove(name)).To(Succeed())
+		}
+	}
+}
+
+func (n *node) command(arguments ...string) *exec.Cmd {
+	command := exec.Command(n.shell, append([]string{filepath.Join(n.sources, scriptName)}, arguments...)...)
+	command.Env = n.environment
+	command.Stdout, command.Stderr = n.log, n.log
+	return command
+}
+
+func (n *node) start() {
+	n.t.Helper()
+	n.script = n.command()
+	n.Expect(n.script.Start()).To(Succeed())
+}
+
+func (n *node) kill() {
+	if n.script != nil {
+		_ = n.script.Process.Kill()
+		_ = n.script.Wait()
+		n.script = nil
+	}
+}
+
+func (n *node) logged() string {
+	content, err := os.ReadFile(n.log.Name())
+	n.Expect(err).NotTo(HaveOccurred())
+	return string(content)
+}
+
+// published returns a function that returns the content of an upstream's
+// hosts.toml, or nothing if there is none.
+func (n *node) published(upstream string) func() string {
+	return func() string {
+		content, err := os.ReadFile(filepath.Join(n.certs, upstream, "hosts.toml"))
+		switch {
+		case os.IsNotExist(err):
+			return ""
+		case err != nil:
+			return err.Error()
+		case len(content) == 0:
+			return "an empty file"
+		}
+		return string(content)
+	}
+}
+
+// directories returns the names of all directories of upstreams.
+func (n *node) directories() []string {
+	entries, err := os.ReadDir(n.certs)
+	n.Expect(err).NotTo(HaveOccurred())
+	names := []string{}
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names
+}
+
+// wanted returns the content of hosts.toml if the named fragments are in it.
+func (n *node) wanted(upstream string, names ...string) string {
+	n.t.Helper()
+	var document strings.Builder
+	for _, name := range append([]string{headerName}, names...) {
+		content, err := os.ReadFile(filepath.Join(n.sources, upstream, name))
+		n.Expect(err).NotTo(HaveOccurred())
+		document.Write(content)
+	}
+	return document.String()
+}
+
+// settle waits until the script has done a full round or more since now.
+func (n *node) settle(s *server) {
+	n.t.Helper()
+	before := s.requests.Load()
+	n.Eventually(s.requests.Load).Should(BeNumerically(">=", before+2))
+}
+
+const (
+	cacheFragment  = cacheName
+	mirrorFragment = "20-mirror-01.toml"
+)
+
+func cacheOf(upstream string, s *server, bundle []byte) Registry {
+	return Registry{Upstream: upstream, Hosts: []Host{{URL: s.url, CABundle: bundle, Capabilities: []string{"pull", "resolve"}}}}
+}
+
+func TestScriptPassesShellcheck(t *testing.T) {
+	shellcheck, err := exec.LookPath("shellcheck")
+	if err != nil {
+		// What can be had without it: every shell parses the script.
+		for _, shell := range []string{"sh", "dash", "bash"} {
+			if _, err := exec.LookPath(shell); err == nil {
+				output, err := exec.CommandContext(t.Context(), shell, "-n", scriptName).CombinedOutput()
+				NewWithT(t).Expect(err).NotTo(HaveOccurred(), string(output))
+			}
+		}
+		return
+	}
+	output, err := exec.CommandContext(t.Context(), shellcheck, "--shell=sh", scriptName).CombinedOutput()
+	NewWithT(t).Expect(err).NotTo(HaveOccurred(), string(output))
+}
+
+func TestScriptFollowsTheCache(t *testing.T) {
+	ca, other := newAuthority(t), newAuthority(t)
+	healthy := func(http.ResponseWriter, *http.Request) {}
+	type test struct {
+		fail, recover func(t *testing.T, s *server)
+	}
+	answer := func(handler http.HandlerFunc) test {
+		return test{
+			func(_ *testing.T, s *server) { s.answer(handler) },
+			func(_ *testing.T, s *server) { s.answer(healthy) },
+		}
+	}
+	present := func(a *authority, valid time.Duration) test {
+		return test{
+			func(t *testing.T, s *server) { s.certificate.Store(a.certificate(t, valid)) },
+			func(t *testing.T, s *server) { s.certificate.Store(ca.certificate(t, time.Hour)) },
+		}
+	}
+	tests := map[string]test{
+		"connection refused": {
+			func(_ *testing.T, s *server) { s.stop() },
+			func(t *testing.T, s *server) { s.start(t) },
+		},
+		"status 500": answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }),
+		"status 401": answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }),
+		"redirect":   answer(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusFound) }),
+		"hangs":      answer(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
+		"hangs after headers": answer(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "2")
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}),
+		"no HTTP": answer(func(w http.ResponseWriter, _ *http.Request) {
+			connection, _, err := http.NewResponseController(w).Hijack()
+			if err == nil {
+				_, _ = connection.Write([]byte("200 200 0 garbage\n\n0 200 0 \n"))
+				_ = connection.Close()
+			}
+		}),
+		"certificate of another CA": present(other, time.Hour),
+		"expired certificate":       present(ca, -time.Hour),
+	}
+	forEachShell(t, func(t *testing.T, shell string) {
+		for name, test := range tests {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				s := newServer(t, "127.0.0.1", ca.certificate(t, time.Hour))
+				n := newNode(t, shell, cacheOf("docker.io", s, ca.pem))
+				n.start()
+				live := n.wanted("docker.io", cacheFragment)
+				n.Eventually(n.published("docker.io")).Should(Equal(live))
+				test.fail(t, s)
+				n.Eventually(n.published("docker.io")).Should(BeEmpty())
+				n.Eventually(n.directories).ShouldNot(ContainElement("docker.io"))
+				test.recover(t, s)
+				n.Eventually(n.published("docker.io")).Should(Equal(live))
+			})
+		}
+	})
+}
+
+func TestScriptKeepsTheTimesOfTheDesign(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, "127.0.0.1", nil)
+	n := newNode(t, "sh", cacheOf("docker.io", s, nil))
+	n.environment = append(n.environment, "REGISTRY_HOSTS_INTERVAL=", "REGISTRY_HOSTS_RETRY_INTERVAL=")
+	n.start()
+	live := n.wanted("docker.io", cacheFragment)
+	n.Eventually(n.published("docker.io")).WithTimeout(5 * time.Second).Should(Equal(live))
+
+	s.stop()
+	t.Run("fault", func(t *testing.T) {
+		blackHole(t, s.address)
+		n.Eventually(n.published("docker.io")).WithTimeout(15 * time.Second).Should(BeEmpty())
+	})
+	s.start(t)
+	n.Eventually(n.published("docker.io")).WithTimeout(5 * time.Second).Should(Equal(live))
+}
+
+func TestScriptForgivesOneFailure(t *testing.T) {
+	forEachShell(t, func(t *testing.T, shell string) {
+		s := newServer(t, "127.0.0.1", nil)
+		n := newNode(t, shell, cacheOf("docker.io", s, nil))
+		n.start()
+		n.Eventually(n.published("docker.io")).ShouldNot(BeEmpty())
+		before, err := os.Stat(filepath.Join(n.certs, "docker.io", "hosts.toml"))
+		n.Expect(err).NotTo(HaveOccurred())
+		for range 5 {
+			s.answer(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(http.StatusBadGateway)
+				s.answer(func(http.ResponseWriter, *http.Request) {})
+			})
+			n.settle(s)
+		}
+		n.Expect(strings.Count(n.logged(), "does not answer as it should: 502")).To(Equal(5))
+		after, err := os.Stat(filepath.Join(n.certs, "docker.io", "hosts.toml"))
+		n.Expect(err).NotTo(HaveOccurred())
+		n.Expect(os.SameFile(before, after)).To(BeTrue(), "hosts.toml was written again")
+	})
+}
+
+func TestScriptWritesNothingTwice(t *testing.T) {
+	forEachShell(t, func(t *testing.T, shell string) {
+		s := newServer(t, "127.0.0.1", nil)
+		n := newNode(t, shell, cacheOf("docker.io", s, nil))
+		n.start()
+		name := filepath.Join(n.certs, "docker.io", "hosts.toml")
+		n.Eventually(name).Should(BeAnExistingFile())
+		before, err := os.Stat(name)
+		n.Expect(err).NotTo(HaveOccurred())
+		for range 3 {
+			n.settle(s)
+		}
+		after, err := os.Stat(name)
+		n.Expect(err).NotTo(HaveOccurred())
+		n.Expect(os.SameFile(before, after)).To(BeTrue())
+		n.Expect(after.ModTime()).To(Equal(before.ModTime()))
+		n.Expect(after.Mode().Perm()).To(Equal(os.FileMode(0o644)))
+		n.Expect(strings.Count(n.logged(), "\n")).To(Equal(2), n.logged())
+	})
+}
+
+func TestScriptHandlesUpstreamsAndHostsApart(t *testing.T) {
+	forEachShell(t, func(t *testing.T, shell string) {
+		ca := newAuthority(t)
+		cache, mirror, other := newServer(t, "127.0.0.1", ca.certificate(t, time.Hour)), newServer(t, "127.0.0.1", nil), newServer(t, "::1", nil)
+		mirror.status(http.StatusUnauthorized)
+		docker := cacheOf("docker.io", cache, ca.pem)
+		docker.Hosts = append(docker.Hosts, Host{Kind: Mirror, URL: mirror.url})
+		n := newNode(t, shell, docker, cacheOf("myhost:5000", other, nil))
+		n.start()
+		both := n.wanted("docker.io", cacheFragment, mirrorFragment)
+		second := n.wanted("myhost:5000", cacheFragment)
+		n.Eventually(n.published("docker.io")).Should(Equal(both))
+		n.Eventually(n.published("myhost:5000")).Should(Equal(second))
+
+		cache.status(http.StatusServiceUnavailable)
+		n.Eventually(n.published("docker.io")).Should(Equal(n.wanted("docker.io", mirrorFragment)))
+		mirror.stop()
+		n.Eventually(n.published("docker.io")).Should(BeEmpty())
+		cache.status(http.StatusOK)
+		n.Eventually(n.published("docker.io")).Should(Equal(n.wanted("docker.io", cacheFragment)))
+		mirror.status(http.StatusNotFound)
+		mirror.start(t)
+		n.Eventually(n.published("docker.io")).Should(Equal(both))
+		n.Expect(n.published("myhost:5000")()).To(Equal(second))
+		n.Expect(strings.Count(n.logged(), "myhost:5000: ")).To(Equal(1), "the second upstream was touched again")
+
+		other.status(http.StatusInternalServerError)
+		n.Eventually(n.published("myhost:5000")).Should(BeEmpty())
+		n.Expect(n.published("docker.io")()).To(Equal(both))
+	})
+}
+
+func TestScriptLeavesWhatIsNotOurs(t *testing.T) {
+	forEachShell(t, func(t *testing.T, shell string) {
+		s := newServer(t, "127.0.0.1", nil)
+		n := newNode(t, shell, cacheOf("docker.io", s, nil), cacheOf("ghcr.io", s, nil), cacheOf("quay.io", s, nil))
+		foreign := map[string]string{
+			"docker.io/hosts.toml":   "server = 'https://elsewhere.example.com'\n",
+			"other.io/hosts.toml":    "\n" + marker,
+			"quay.io/client.cert":    "x",
+			"_default/hosts.toml":    "",
+			"unfinished/hosts.toml":  strings.TrimSuffix(marker, "\n"),
+			"unfinished/hosts.toml~": marker,
+		}
+		for name, content := range foreign {
+			name = filepath.Join(n.certs, name)
+			n.Expect(os.MkdirAll(filepath.Dir(name), 0o755)).To(Succeed())
+			n.Expect(os.WriteFile(name, []byte(content), 0o600)).To(Succeed())
+		}
+		ours := filepath.Join(n.sources, "ghcr.io", headerName)
+		n.Expect(os.Mkdir(filepath.Join(n.certs, "ghcr.io"), 0o755)).To(Succeed())
+		n.Expect(os.Symlink(ours, filepath.Join(n.certs, "ghcr.io", "hosts.toml"))).To(Succeed())
+
+		n.start()
+		n.Eventually(n.published("quay.io")).Should(Equal(n.wanted("quay.io", cacheFragment)))
+		for range 3 {
+			n.settle(s)
+		}
+		n.Expect(n.script.Process.Signal(syscall.SIGTERM)).To(Succeed())
+		n.Expect(n.script.Wait()).To(Succeed())
+		n.script = nil
+		n.Expect(n.command("withdraw").Run()).To(Succeed())
+
+		for name, content := range foreign {
+			got, err := os.ReadFile(filepath.Join(n.certs, name))
+			n.Expect(err).NotTo(HaveOccurred())
+			n.Expect(string(got)).To(Equal(content), name)
+		}
+		n.Expect(os.Readlink(filepath.Join(n.certs, "ghcr.io", "hosts.toml"))).To(Equal(ours))
+		n.Expect(filepath.Join(n.certs, "quay.io", "hosts.toml")).NotTo(BeAnExistingFile())
+		for _, upstream := range []string{"docker.io", "ghcr.io"} {
+			n.Expect(strings.Count(n.logged(), upstream+": left alone")).To(Equal(1))
+		}
+	})
+}
+
+func TestScriptFollowsTheConfiguration(t *testing.T) {
+	forEachShell(t, func(t *testing.T, shell string) {
+		ca, next := newAuthority(t), newAuthority(t)
+		first, second := newServer(t, "127.0.0.1", ca.certificate(t, time.Hour)), newServer(t, "127.0.0.1", nil)
+		n := newNode(t, shell, cacheOf("docker.io", first, ca.pem), cacheOf("quay.io", second, nil))
+		n.start()
+		n.Eventually(n.published("docker.io")).Should(Equal(n.wanted("docker.io", cacheFragment)))
+		n.Eventually(n.published("quay.io")).ShouldNot(BeEmpty())
+
+		// A CA is rotated: what is published never names a file that is missing.
+		n.configure(cacheOf("docker.io", first, append(next.pem, ca.pem...)), cacheOf("quay.io", second, nil))
+		n.Eventually(n.published("docker.io")).Should(Equal(n.wanted("docker.io", cacheFragment)))
+		// Another cluster IP.
+		n.configure(cacheOf("docker.io", second, nil), cacheOf("quay.io", second, nil))
+		n.Eventually(n.published("docker.io")).Should(Equal(n.wanted("docker.io", cacheFragment)))
+		// An upstream goes.
+		n.configure(cacheOf("docker.io", second, nil))
+		n.Eventually(n.directories).ShouldNot(ContainElement("quay.io"))
+		n.Expect(n.published("docker.io")()).To(Equal(n.wanted("docker.io", cacheFragment)))
+		// node-agent removes the directory, as it does when an upstream's entry goes
+		// from its own list.
+		n.Expect(os.RemoveAll(filepath.Join(n.certs, "docker.io"))).To(Succeed())
+		n.Eventually(n.published("docker.io")).Should(Equal(n.wanted("docker.io", cacheFragment)))
+		// All goes.
+		n.configure()
+		n.Eventually(n.directories).ShouldNot(ContainElement("docker.io"))
+	})
+}
+
+func TestScriptWithdrawsHostWithoutItsBundle(t *testing.T) {
+	forEachShell(t, func(t *testing.T, shell string) {
+		ca := newAuthority(t)
+		s := newServer(t, "127.0.0.1", ca.certificate(t, time.Hour))
+		n := newNode(t, shell, cacheOf("docker.io", s, ca.pem))
+		n.start()
+		n.Eventually(n.published("docker.io")).ShouldNot(BeEmpty())
+		before := s.requests.Load()
+		n.Expect(os.RemoveAll(filepath.Join(n.sources, "ca"))).To(Succeed())
+		n.Eventually(n.published("docker.io")).Should(BeEmpty())
+		n.Expect(s.requests.Load()-before).To(BeNumerically("<=", 1), "it was not withdrawn in the next round")
+		n.configure(cacheOf("docker.io", s, ca.pem))
+		n.Eventually(n.published("docker.io")).ShouldNot(BeEmpty())
+	})
+}
+
+func TestScriptWithdrawsWhenStopped(t *testing.T) {
+	forEachShell(t, func(t *testing.T, shell string) {
+		s := newServer(t, "127.0.0.1", nil)
+		for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGINT} {
+			n := newNode(t, shell, cacheOf("docker.io", s, nil))
+			// A stop must not wait for the end of the pause.
+			n.environment = append(n.environment, "REGISTRY_HOSTS_INTERVAL=60")
+			n.start()
+			n.Eventually(n.published("docker.io")).ShouldNot(BeEmpty())
+			start := time.Now()
+			n.Expect(n.script.Process.Signal(signal)).To(Succeed())
+			n.Expect(n.script.Wait()).To(Succeed())
+			n.script = nil
+			n.Expect(time.Since(start)).To(BeNumerically("<", 10*time.Second))
+			n.Expect(n.directories()).To(BeEmpty())
+		}
+	})
+}
+
+func TestScriptSurvivesBeingKilled(t *testing.T) {
+	forEachShell(t, func(t *testing.T, shell string) {
+		s := newServer(t, "127.0.0.1", nil)
+		n := newNode(t, shell, cacheOf("docker.io", s, nil), cacheOf("quay.io", s, nil))
+		leave := func() {
+			n.start()
+			n.Eventually(n.published("docker.io")).ShouldNot(BeEmpty())
+			n.kill()
+			n.Expect(n.published("docker.io")()).NotTo(BeEmpty())
+			// Killed while it wrote, at once and later.
+			for _, upstream := range []string{"docker.io", "gone.io"} {
+				n.Expect(os.MkdirAll(filepath.Join(n.certs, upstream), 0o755)).To(Succeed())
+				n.Expect(os.WriteFile(filepath.Join(n.certs, upstream, ".hosts.toml.registry-hosts"), []byte(marker[:9]), 0o600)).To(Succeed())
+			}
+			n.Expect(os.RemoveAll(filepath.Join(n.certs, "quay.io"))).To(Succeed())
+			n.Expect(os.Mkdir(filepath.Join(n.certs, "quay.io"), 0o755)).To(Succeed())
+		}
+
+		leave()
+		n.Expect(n.command("withdraw").Run()).To(Succeed())
+		n.Expect(n.directories()).To(BeEmpty())
+
+		leave()
+		s.stop()
+		n.start()
+		n.Eventually(n.directories).Should(BeEmpty())
+	})
+}
+
+func TestReaderNeverSeesPartOfAFile(t *testing.T) {
+	forEachShell(t, func(t *testing.T, shell string) {
+		cache, mirror := newServer(t, "127.0.0.1", nil), newServer(t, "127.0.0.1", nil)
+		registry := cacheOf("docker.io", cache, nil)
+		registry.Hosts = append(registry.Hosts, Host{Kind: Mirror, URL: mirror.url})
+		n := newNode(t, shell, registry)
+		states := map[string]bool{
+			"": true,
+			n.wanted("docker.io", cacheFragment, mirrorFragment): true,
+			n.wanted("docker.io", cacheFragment):                 true,
+			n.wanted("docker.io", mirrorFragment):                true,
+		}
+		// Each server fails twice in a row, and then answers once or more.
+		flip := func(period int64) http.HandlerFunc {
+			var count int64
+			return func(w http.ResponseWriter, _ *http.Request) {
+				if count++; count%period < 2 {
+					connection, _, err := http.NewResponseController(w).Hijack()
+					if err == nil {
+						_ = connection.Close()
+					}
+				}
+			}
+		}
+		cache.answer(flip(3))
+		mirror.answer(flip(5))
+		n.environment = append(n.environment, "REGISTRY_HOSTS_INTERVAL=0", "REGISTRY_HOSTS_RETRY_INTERVAL=0")
+		n.start()
+
+		seen := map[string]bool{}
+		read := n.published("docker.io")
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline) && (len(seen) < len(states) || cache.requests.Load() < 30); {
+			content := read()
+			n.Expect(states).To(HaveKey(content))
+			seen[content] = true
+		}
+		n.Expect(seen).To(Equal(states))
+	})
+}
+
+func TestScriptTakesNamesAsData(t *testing.T) {
+	forEachShell(t, func(t *testing.T, shell string) {
+		s := newServer(t, "127.0.0.1", nil)
+		n := newNode(t, shell, cacheOf("docker.io", s, nil))
+		canary := filepath.Join(t.TempDir(), "canary")
+		// No upstream is called that, but the script does not rely on it.
+		names := []string{"$(touch ${HOME}canary)", "`id`", "*", "a b", "-rf", "[a]", "%{http_code}", `back\slash`, "quote'\""}
+		n.environment = append(n.environment, "HOME="+strings.TrimSuffix(canary, "canary"))
+		for _, name := range names {
+			n.Expect(os.CopyFS(filepath.Join(n.sources, name), os.DirFS(filepath.Join(n.sources, "docker.io")))).To(Succeed())
+		}
+		n.start()
+		for _, name := range append(names, "docker.io") {
+			n.Eventually(n.published(name)).Should(Equal(n.wanted("docker.io", cacheFragment)), name)
+		}
+		s.stop()
+		n.Eventually(n.directories).Should(BeEmpty())
+		n.Expect(canary).NotTo(BeAnExistingFile())
+	})
+}
+
+func TestScriptWithoutCurl(t *testing.T) {
+	forEachShell(t, func(t *testing.T, shell string) {
+		s := newServer(t, "127.0.0.1", nil)
+		n := newNode(t, shell, cacheOf("docker.io", s, nil))
+		programs := t.TempDir()
+		link := func(name string) {
+			target, err := exec.LookPath(name)
+			n.Expect(err).NotTo(HaveOccurred())
+			n.Expect(os.Symlink(target, filepath.Join(programs, name))).To(Succeed())
+		}
+		// All that the script may use besides builtins.
+		for _, name := range []string{"mkdir", "mv", "rm", "rmdir", "sleep", "sync"} {
+			link(name)
+		}
+		n.environment = append(n.environment, "PATH="+programs)
+		n.start()
+		n.Eventually(n.logged).Should(ContainSubstring("there is no curl"))
+		link("curl")
+		n.Eventually(n.published("docker.io")).ShouldNot(BeEmpty())
+		n.Expect(os.Remove(filepath.Join(programs, "curl"))).To(Succeed())
+		n.Eventually(n.published("docker.io")).Should(BeEmpty())
+		n.Consistently(n.published("docker.io")).Should(BeEmpty())
+		n.Expect(strings.Count(n.logged(), "there is no curl")).To(Equal(1))
+		n.Expect(n.logged()).NotTo(ContainSubstring("not found"))
+	})
+}
+
+func TestScriptRunsOneCurlARound(t *testing.T) {
+	forEachShell(t, func(t *testing.T, shell string) {
+		slow := func(_ http.ResponseWriter, r *http.Request) {
+			select {
+			case <-time.After(500 * time.Millisecond):
+			case <-r.Context().Done():
+			}
+		}
+		registries, servers := []Registry{}, []*server{}
+		for i := range 5 {
+			s := newServer(t, "127.0.0.1", nil)
+			s.answer(slow)
+			servers = append(servers, s)
+			registries = append(registries, cacheOf(fmt.Sprintf("r%d.example.com", i), s, nil))
+		}
+		n := newNode(t, shell, registries...)
+		curl, err := exec.LookPath("curl")
+		n.Expect(err).NotTo(HaveOccurred())
+		programs := t.TempDir()
+		calls := filepath.Join(programs, "calls")
+		wrapper := fmt.Sprintf("#!/bin/sh\necho x >>'%s'\nexec '%s' \"$@\"\n", calls, curl)
+		n.Expect(os.WriteFile(filepath.Join(programs, "curl"), []byte(wrapper), 0o700)).To(Succeed())
+		n.environment = append(n.environment, "PATH="+programs+":"+os.Getenv("PATH"))
+
+		start := time.Now()
+		n.start()
+		for _, registry := range registries {
+			n.Eventually(n.published(registry.Upstream)).ShouldNot(BeEmpty())
+		}
+		n.Expect(time.Since(start)).To(BeNumerically("<", 2400*time.Millisecond), "the hosts were not asked at the same time")
+		n.settle(servers[0])
+		n.kill()
+		content, err := os.ReadFile(calls)
+		n.Expect(err).NotTo(HaveOccurred())
+		rounds := int64(strings.Count(string(content), "\n"))
+		for _, s := range servers {
+			n.Expect(s.requests.Load()).To(BeNumerically("~", rounds, 1))
+		}
+	})
+}
+
+func TestScriptRefusesUnknownArguments(t *testing.T) {
+	n := newNode(t, "sh")
+	n.Expect(n.command("withdrawn").Run()).To(MatchError("exit status 2"))
+}
+
+// BenchmarkRound measures the CPU time of a round with five healthy caches with
+// TLS, of the shell and all that it starts. One round each 10 s may take 20 ms:
+// 0.2 % of a core.
+func BenchmarkRound(b *testing.B) {
+	for _, shell := range []string{"dash", "bash"} {
+		b.Run(shell, func(b *testing.B) {
+			ca := newAuthority(b)
+			registries, servers := []Registry{}, []*server{}
+			for i := range 5 {
+				s := newServer(b, "127.0.0.1", ca.certificate(b, time.Hour))
+				servers = append(servers, s)
+				registries = append(registries, cacheOf("r"+strconv.Itoa(i)+".example.com", s, ca.pem))
+			}
+			n := newNode(b, shell, registries...)
+			n.environment = append(n.environment, "REGISTRY_HOSTS_INTERVAL=0.01")
+			b.ResetTimer()
+			n.start()
+			n.Eventually(servers[0].requests.Load).WithTimeout(time.Minute).Should(BeNumerically(">=", b.N))
+			b.StopTimer()
+			n.Expect(n.script.Process.Signal(syscall.SIGTERM)).To(Succeed())
+			n.Expect(n.script.Wait()).To(Succeed())
+			used := n.script.ProcessState.UserTime() + n.script.ProcessState.SystemTime()
+			n.script = nil
+			round := used / time.Duration(servers[0].requests.Load())
+			b.ReportMetric(float64(round.Microseconds())/1000, "cpu-ms/round")
+			b.ReportMetric(round.Seconds()/10*100, "%core-at-10s")
+		})
+	}
+}
