@@ -45,10 +45,7 @@ check_paths() {
 check_scripts() {
   local name
   local -a all
-  if ! command -v shellcheck >/dev/null; then
-    echo "shellcheck is missing: install the package of that name (Debian: apt-get install shellcheck)"
-    return 1
-  fi
+  hack/require.sh shellcheck || return
   mapfile -t all < <(scripts)
   for name in "${all[@]}"; do
     bash -n "$name" || return

@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # environment prints the variables that name the test binaries.
 environment() {
   local name
-  for name in kube-apiserver etcd gardener-resource-manager; do
+  for name in kube-apiserver kube-controller-manager etcd gardener-resource-manager; do
     echo "TEST_ASSET_$(tr 'a-z-' 'A-Z_' <<<"$name")=$(hack/tool.sh "$name")"
   done
 }
@@ -22,6 +22,7 @@ environment() {
 # compiler.
 unit() {
   local packages race=()
+  hack/require.sh curl # for the script that runs on nodes
   if [ "$(go env CGO_ENABLED)" = 1 ] && command -v "$(go env CC)" >/dev/null; then
     race=(-race)
   fi
@@ -34,6 +35,7 @@ unit() {
 # its own.
 integration() {
   local variables
+  hack/require.sh curl # for the script that runs on nodes
   variables="$(environment)"
   mapfile -t variables <<<"$variables"
   env "${variables[@]}" go test -p 1 -timeout 20m "$@" ./test/integration/...

@@ -47,7 +47,7 @@ version_flags() {
 tool() {
   local name="$1" flags
   case "$name" in
-    kube-apiserver)
+    kube-apiserver | kube-controller-manager)
       flags="$(version_flags kubernetes k8s.io/kubernetes)"
       build "$name" kubernetes "k8s.io/kubernetes/cmd/$name" "$flags"
       ;;

@@ -25,8 +25,8 @@ func TestExpiry(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
 			source := newUpstream(t, "", "")
-			image := source.push(t, tagName)
-			config := newConfig(t, source.URL)
+			image := push(t, source, tagName)
+			config := newConfig(t, source.URL())
 			config.GarbageCollection.TTL = &metav1.Duration{Duration: test.ttl}
 			cache := startCache(t, config, Options{})
 			g.Expect(pull(t, cache.host(), tagName)).To(Succeed())
@@ -51,26 +51,26 @@ func TestExpiry(t *testing.T) {
 func TestExpiryCountsFromTheLastUse(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "", "")
-	image := source.push(t, tagName)
-	config := newConfig(t, source.URL)
+	image := push(t, source, tagName)
+	config := newConfig(t, source.URL())
 	config.GarbageCollection.TTL = &metav1.Duration{Duration: 2 * time.Second}
 	cache := startCache(t, config, Options{})
 	g.Expect(pull(t, cache.host(), tagName)).To(Succeed())
 	cache.settle(t)
-	source.blobs.Store(0)
+	before := source.Counts()
 
 	g.Consistently(func() int64 {
 		status, _ := get(t, blobURL(t, cache.host(), image))
 		g.Expect(status).To(Equal(200))
-		return source.blobs.Load()
+		return source.Since(before).Blobs
 	}, "4s", "100ms").Should(BeZero(), "a blob in use stays")
 }
 
 func TestExpiryTimesSurviveARestart(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "", "")
-	source.push(t, tagName)
-	config := newConfig(t, source.URL)
+	push(t, source, tagName)
+	config := newConfig(t, source.URL())
 	first := startCache(t, config, Options{})
 	g.Expect(pull(t, first.host(), tagName)).To(Succeed())
 	g.Expect(first.stop()).To(Succeed())
@@ -88,8 +88,8 @@ func TestBrokenExpiryTimesAreDropped(t *testing.T) {
 	for _, content := range []string{"", "{", `["a"]`} {
 		g := NewWithT(t)
 		source := newUpstream(t, "", "")
-		source.push(t, tagName)
-		config := newConfig(t, source.URL)
+		push(t, source, tagName)
+		config := newConfig(t, source.URL())
 		g.Expect(os.WriteFile(filepath.Join(config.Storage.RootDirectory, expiryStateFile), []byte(content), 0o600)).To(Succeed())
 		cache := startCache(t, config, Options{})
 		g.Expect(pull(t, cache.host(), tagName)).To(Succeed())

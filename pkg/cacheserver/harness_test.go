@@ -7,24 +7,16 @@ package cacheserver
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/distribution/distribution/v3/configuration"
-	_ "github.com/distribution/distribution/v3/registry/auth/htpasswd"
-	"github.com/distribution/distribution/v3/registry/handlers"
-	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	containerregistry "github.com/google/go-containerregistry/pkg/v1"
@@ -33,10 +25,10 @@ import (
 	. "github.com/onsi/gomega"
 	"github.com/sirupsen/logrus"
 	"go.uber.org/goleak"
-	"golang.org/x/crypto/bcrypt"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
+	upstreamtest "github.com/gardener/gardener-extension-registry-cache/test/upstream"
 )
 
 func TestMain(m *testing.M) {
@@ -53,65 +45,24 @@ const (
 	tagName        = "v1"
 )
 
-// upstream is a stock distribution registry.
-type upstream struct {
-	*httptest.Server
-	app   *handlers.App
-	users string
-
-	blobs, manifests atomic.Int64
-	intercept        atomic.Pointer[http.HandlerFunc]
-}
-
 // newUpstream returns a registry that wants credentials if username is not
 // empty.
-func newUpstream(t *testing.T, username, password string) *upstream {
-	t.Helper()
-	u := &upstream{users: filepath.Join(t.TempDir(), "htpasswd")}
-	config := &configuration.Configuration{Storage: configuration.Storage{"inmemory": configuration.Parameters{}}}
-	config.HTTP.Secret = rand.Text()
-	if username != "" {
-		u.setUser(t, username, password)
-		config.Auth = configuration.Auth{"htpasswd": configuration.Parameters{"realm": "test", "path": u.users}}
-	}
-	u.app = handlers.NewApp(context.Background(), config)
-	t.Cleanup(func() { NewWithT(t).Expect(u.app.Shutdown()).To(Succeed()) })
-
-	u.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case strings.Contains(r.URL.Path, "/blobs/") && r.Method == http.MethodGet:
-			u.blobs.Add(1)
-		case strings.Contains(r.URL.Path, "/manifests/"):
-			u.manifests.Add(1)
-		}
-		if intercept := u.intercept.Load(); intercept != nil {
-			(*intercept)(w, r)
-			return
-		}
-		u.app.ServeHTTP(w, r)
-	}))
-	t.Cleanup(u.Close)
-	return u
-}
-
-func (u *upstream) setUser(t *testing.T, username, password string) {
+func newUpstream(t *testing.T, username, password string) *upstreamtest.Registry {
 	t.Helper()
 	g := NewWithT(t)
-	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	source, err := upstreamtest.Start(t.TempDir(), username, password)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(os.WriteFile(u.users, []byte(username+":"+string(hash)+"\n"), 0o600)).To(Succeed())
-	// distribution reads the file again when its time changes.
-	changed := time.Now().Add(time.Duration(len(password)) * time.Second)
-	g.Expect(os.Chtimes(u.users, changed, changed)).To(Succeed())
+	t.Cleanup(func() { g.Expect(source.Close()).To(Succeed()) })
+	return source
 }
 
 // push returns a random image of three layers after pushing it.
-func (u *upstream) push(t *testing.T, tag string, options ...remote.Option) containerregistry.Image {
+func push(t *testing.T, source *upstreamtest.Registry, tag string, options ...remote.Option) containerregistry.Image {
 	t.Helper()
 	g := NewWithT(t)
 	image, err := random.Image(100<<10, 3)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(remote.Write(imageReference(t, u.Listener.Addr().String(), tag), image, options...)).To(Succeed())
+	g.Expect(remote.Write(imageReference(t, source.Host(), tag), image, options...)).To(Succeed())
 	return image
 }
 

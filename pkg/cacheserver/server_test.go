@@ -31,22 +31,23 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
+	upstreamtest "github.com/gardener/gardener-extension-registry-cache/test/upstream"
 )
 
 func TestPullColdAndWarm(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "", "")
-	source.push(t, tagName)
-	source.blobs.Store(0)
-	cache := startCache(t, newConfig(t, source.URL+"/"), Options{})
+	push(t, source, tagName)
+	before := source.Counts()
+	cache := startCache(t, newConfig(t, source.URL()+"/"), Options{})
 
 	g.Expect(pull(t, cache.host(), tagName)).To(Succeed())
-	g.Expect(source.blobs.Load()).To(BeEquivalentTo(4), "three layers and the config, once each")
+	g.Expect(source.Since(before).Blobs).To(BeEquivalentTo(4), "three layers and the config, once each")
 
 	cache.settle(t)
-	source.blobs.Store(0)
+	before = source.Counts()
 	g.Expect(pull(t, cache.host(), tagName)).To(Succeed())
-	g.Expect(source.blobs.Load()).To(BeZero())
+	g.Expect(source.Since(before).Blobs).To(BeZero())
 }
 
 func TestPullIndex(t *testing.T) {
@@ -54,11 +55,12 @@ func TestPullIndex(t *testing.T) {
 	source := newUpstream(t, "", "")
 	index, err := random.Index(10<<10, 2, 2)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(remote.WriteIndex(imageReference(t, source.Listener.Addr().String(), tagName), index)).To(Succeed())
-	cache := startCache(t, newConfig(t, source.URL), Options{})
+	g.Expect(remote.WriteIndex(imageReference(t, source.Host(), tagName), index)).To(Succeed())
+	cache := startCache(t, newConfig(t, source.URL()), Options{})
 
+	var before upstreamtest.Counts
 	for range 2 {
-		source.blobs.Store(0)
+		before = source.Counts()
 		pulled, err := remote.Index(imageReference(t, cache.host(), tagName), remote.WithTransport(newClient(t).Transport))
 		g.Expect(err).NotTo(HaveOccurred())
 		manifest, err := pulled.IndexManifest()
@@ -71,14 +73,14 @@ func TestPullIndex(t *testing.T) {
 		}
 		cache.settle(t)
 	}
-	g.Expect(source.blobs.Load()).To(BeZero())
+	g.Expect(source.Since(before).Blobs).To(BeZero())
 }
 
 func TestStorageLayoutIsThatOfDistribution(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "", "")
-	image := source.push(t, tagName)
-	config := newConfig(t, source.URL)
+	image := push(t, source, tagName)
+	config := newConfig(t, source.URL())
 	cache := startCache(t, config, Options{})
 	g.Expect(pull(t, cache.host(), tagName)).To(Succeed())
 
@@ -92,8 +94,8 @@ func TestStorageLayoutIsThatOfDistribution(t *testing.T) {
 func TestQueryNamespaceIsIgnored(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "", "")
-	image := source.push(t, tagName)
-	cache := startCache(t, newConfig(t, source.URL), Options{})
+	image := push(t, source, tagName)
+	cache := startCache(t, newConfig(t, source.URL()), Options{})
 
 	status, _ := get(t, blobURL(t, cache.host(), image)+"?ns=elsewhere.example.com")
 	g.Expect(status).To(Equal(http.StatusOK))
@@ -102,14 +104,14 @@ func TestQueryNamespaceIsIgnored(t *testing.T) {
 
 func TestUpstreamDown(t *testing.T) {
 	source := newUpstream(t, "", "")
-	image := source.push(t, tagName)
+	image := push(t, source, tagName)
 	digest, err := image.Digest()
 	NewWithT(t).Expect(err).NotTo(HaveOccurred())
-	config := newConfig(t, source.URL)
+	config := newConfig(t, source.URL())
 	warm := startCache(t, config, Options{})
 	NewWithT(t).Expect(pull(t, warm.host(), tagName)).To(Succeed())
 	warm.settle(t)
-	source.Close()
+	NewWithT(t).Expect(source.Close()).To(Succeed())
 
 	check := func(t *testing.T, cache *cache) {
 		g := NewWithT(t)
@@ -142,29 +144,29 @@ func TestUpstreamDown(t *testing.T) {
 func TestUpstreamComesUpAfterTheCache(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "", "")
-	source.push(t, tagName)
+	push(t, source, tagName)
 	overloaded := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
-	source.intercept.Store(&overloaded)
-	cache := startCache(t, newConfig(t, source.URL), Options{})
+	source.Intercept(func(http.Handler) http.Handler { return overloaded })
+	cache := startCache(t, newConfig(t, source.URL()), Options{})
 	manifest := func() int { return manifestStatus(t, cache, tagName) }
 	g.Expect(manifest()).To(Equal(http.StatusServiceUnavailable))
 
-	source.intercept.Store(nil)
+	source.Intercept(nil)
 	g.Eventually(manifest, "5s").Should(Equal(http.StatusOK))
 }
 
 func TestUpstreamAnswersTooManyRequests(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "", "")
-	image := source.push(t, tagName)
-	cache := startCache(t, newConfig(t, source.URL), Options{})
+	image := push(t, source, tagName)
+	cache := startCache(t, newConfig(t, source.URL()), Options{})
 	g.Eventually(cache.logs.String, "5s").Should(ContainSubstring("Reached the upstream"))
 	limited := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusTooManyRequests)
 		_, _ = io.WriteString(w, `{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}`)
 	})
-	source.intercept.Store(&limited)
+	source.Intercept(func(http.Handler) http.Handler { return limited })
 
 	status, _ := get(t, blobURL(t, cache.host(), image))
 	g.Expect(status).To(Equal(http.StatusServiceUnavailable))
@@ -190,8 +192,8 @@ func manifestStatus(t *testing.T, cache *cache, ref string) int {
 func TestUnknownContent(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "", "")
-	source.push(t, tagName)
-	cache := startCache(t, newConfig(t, source.URL), Options{})
+	push(t, source, tagName)
+	cache := startCache(t, newConfig(t, source.URL()), Options{})
 	for _, path := range []string{"/manifests/none", "/manifests/sha256:" + strings.Repeat("0", 64), "/blobs/sha256:" + strings.Repeat("0", 64)} {
 		status, _ := get(t, "http://"+cache.host()+"/v2/"+repositoryName+path)
 		g.Expect(status).To(Equal(http.StatusNotFound), path)
@@ -201,8 +203,8 @@ func TestUnknownContent(t *testing.T) {
 func TestUpstreamBreaksOffInABlob(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "", "")
-	image := source.push(t, tagName)
-	cache := startCache(t, newConfig(t, source.URL), Options{})
+	image := push(t, source, tagName)
+	cache := startCache(t, newConfig(t, source.URL()), Options{})
 	g.Eventually(cache.logs.String, "5s").Should(ContainSubstring("Reached the upstream"))
 	broken := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "100000")
@@ -211,7 +213,7 @@ func TestUpstreamBreaksOffInABlob(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}
 	})
-	source.intercept.Store(&broken)
+	source.Intercept(func(http.Handler) http.Handler { return broken })
 
 	response, err := newClient(t).Get(blobURL(t, cache.host(), image))
 	g.Expect(err).NotTo(HaveOccurred())
@@ -220,22 +222,22 @@ func TestUpstreamBreaksOffInABlob(t *testing.T) {
 	g.Expect(err).To(HaveOccurred(), "the client must learn that the blob is incomplete")
 	g.Expect(string(body)).NotTo(ContainSubstring("errors"), "an error must not become part of the blob")
 
-	source.intercept.Store(nil)
+	source.Intercept(nil)
 	g.Expect(pull(t, cache.host(), tagName)).To(Succeed(), "nothing partial was stored")
 }
 
 func TestCredentials(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "alice", "first-secret")
-	source.push(t, tagName, basic("alice", "first-secret"))
-	config := newConfig(t, source.URL)
+	push(t, source, tagName, basic("alice", "first-secret"))
+	config := newConfig(t, source.URL())
 	config.CredentialsDir = t.TempDir()
 	writeCredentials(t, config.CredentialsDir, "alice", "first-secret\n")
 	cache := startCache(t, config, Options{})
 	g.Expect(pull(t, cache.host(), tagName)).To(Succeed())
 
-	source.setUser(t, "bob", "second-secret!")
-	source.push(t, "v2", basic("bob", "second-secret!"))
+	g.Expect(source.SetUser("bob", "second-secret!")).To(Succeed())
+	push(t, source, "v2", basic("bob", "second-secret!"))
 	g.Expect(manifestStatus(t, cache, "v2")).NotTo(Equal(http.StatusOK), "the old credentials are no longer valid")
 
 	g.Expect(os.Remove(filepath.Join(config.CredentialsDir, "password"))).To(Succeed())
@@ -252,8 +254,8 @@ func TestCredentials(t *testing.T) {
 func TestCredentialsRotateUnderATransfer(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "", "")
-	image := source.push(t, tagName)
-	config := newConfig(t, source.URL)
+	image := push(t, source, tagName)
+	config := newConfig(t, source.URL())
 	config.CredentialsDir = t.TempDir()
 	writeCredentials(t, config.CredentialsDir, "alice", "first")
 	cache := startCache(t, config, Options{})
@@ -271,24 +273,27 @@ func TestCredentialsRotateUnderATransfer(t *testing.T) {
 
 // slowBlobs makes the upstream wait after the first byte of a blob until finish
 // is closed.
-func slowBlobs(source *upstream) (begun, finish chan struct{}) {
+func slowBlobs(source *upstreamtest.Registry) (begun, finish chan struct{}) {
 	begun, finish = make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	slow := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.Contains(r.URL.Path, "/blobs/") || r.Method == http.MethodHead {
-			source.app.ServeHTTP(w, r)
-			return
-		}
-		answer := httptest.NewRecorder()
-		source.app.ServeHTTP(answer, r)
-		maps.Copy(w.Header(), answer.Header())
-		_, _ = w.Write(answer.Body.Next(1))
-		w.(http.Flusher).Flush()
-		once.Do(func() { close(begun) })
-		<-finish
-		_, _ = w.Write(answer.Body.Bytes())
+	source.Intercept(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !strings.Contains(r.URL.Path, "/blobs/") || r.Method == http.MethodHead {
+				next.ServeHTTP(w, r)
+				return
+			}
+			answer := httptest.NewRecorder()
+			next.ServeHTTP(answer, r)
+			maps.Copy(w.Header(), answer.Header())
+			_, _ = w.Write(answer.Body.Next(1))
+			if http.NewResponseController(w).Flush() != nil {
+				return
+			}
+			once.Do(func() { close(begun) })
+			<-finish
+			_, _ = w.Write(answer.Body.Bytes())
+		})
 	})
-	source.intercept.Store(&slow)
 	return begun, finish
 }
 
@@ -309,8 +314,8 @@ func download(url string) (string, error) {
 func TestGracefulStop(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "", "")
-	image := source.push(t, tagName)
-	cache := startCache(t, newConfig(t, source.URL), Options{})
+	image := push(t, source, tagName)
+	cache := startCache(t, newConfig(t, source.URL()), Options{})
 	begun, finish := slowBlobs(source)
 
 	type result struct {
@@ -345,8 +350,8 @@ func TestGracefulStop(t *testing.T) {
 func TestStopCutsTransfersAfterTheDrainTimeout(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "", "")
-	image := source.push(t, tagName)
-	cache := startCache(t, newConfig(t, source.URL), Options{DrainTimeout: 50 * time.Millisecond})
+	image := push(t, source, tagName)
+	cache := startCache(t, newConfig(t, source.URL()), Options{DrainTimeout: 50 * time.Millisecond})
 	begun, finish := slowBlobs(source)
 	transfer := make(chan error, 1)
 	go func() { _, err := download(blobURL(t, cache.host(), image)); transfer <- err }()
@@ -360,10 +365,10 @@ func TestStopCutsTransfersAfterTheDrainTimeout(t *testing.T) {
 func TestTLSRotationUnderLoad(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "", "")
-	image := source.push(t, tagName)
+	image := push(t, source, tagName)
 	dir := t.TempDir()
 	first := writeCertificate(t, dir)
-	config := newConfig(t, source.URL)
+	config := newConfig(t, source.URL())
 	config.Server.TLS = &v1alpha1.TLS{CertFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key")}
 	cache := startCache(t, config, Options{})
 	pool := x509.NewCertPool()
@@ -415,8 +420,8 @@ func TestTLSRotationUnderLoad(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "", "")
-	source.push(t, tagName)
-	cache := startCache(t, newConfig(t, source.URL), Options{Version: "v1.2.3"})
+	push(t, source, tagName)
+	cache := startCache(t, newConfig(t, source.URL()), Options{Version: "v1.2.3"})
 
 	before := proxyMetrics(t, cache)
 	g.Expect(pull(t, cache.host(), tagName)).To(Succeed())

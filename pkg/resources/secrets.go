@@ -15,7 +15,7 @@ import (
 const (
 	configDir      = "/etc/registry-cache"
 	configKey      = "config.yaml"
-	credentialsDir = "/etc/registry-cache-credentials"
+	credentialsDir = "/etc/registry-cache-credentials" //nolint:gosec // a path, not a credential
 	tlsDir         = "/etc/registry-cache-tls"
 	storageDir     = "/var/lib/registry"
 

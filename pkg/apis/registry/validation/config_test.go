@@ -169,7 +169,8 @@ func TestValidateRegistryConfigErrors(t *testing.T) {
 		"remoteURL with a bad port": {config([]string{"a.io"}, remoteURL("https://b.io:65536")), errors{invalid("caches[0].remoteURL", "https://b.io:65536", badPort)}},
 		"remoteURL empty":           {config([]string{"a.io"}, remoteURL("")), errors{required("caches[0].remoteURL", "must be a URL, for example https://registry.example.com:5000")}},
 		"upstream and remoteURL": {config([]string{"a.io:0"}, remoteURL("b.io")), errors{
-			invalid("caches[0].upstream", "a.io:0", badPort), invalid("caches[0].remoteURL", "b.io", badScheme)}},
+			invalid("caches[0].upstream", "a.io:0", badPort), invalid("caches[0].remoteURL", "b.io", badScheme),
+		}},
 
 		"size zero":               {config([]string{"a.io"}, size("0")), errors{invalid("caches[0].volume.size", "0", "must be greater than 0")}},
 		"size negative":           {config([]string{"a.io"}, size("-1Gi")), errors{invalid("caches[0].volume.size", "-1Gi", "must be greater than 0")}},
@@ -177,7 +178,8 @@ func TestValidateRegistryConfigErrors(t *testing.T) {
 		"storage class empty":     {config([]string{"a.io"}, storageClass("")), errors{invalid("caches[0].volume.storageClassName", "", "must be the name of a StorageClass: "+badSubdomain)}},
 		"ttl negative":            {config([]string{"a.io"}, ttl(-time.Second)), errors{invalid("caches[0].garbageCollection.ttl", "-1s", "must not be negative; 0s disables the deletion by age")}},
 		"proxies": {config([]string{"a.io"}, proxy(ptr.To("proxy:3128"), ptr.To("https://proxy/path"))), errors{
-			invalid("caches[0].proxy.httpProxy", "proxy:3128", badScheme), invalid("caches[0].proxy.httpsProxy", "https://proxy/path", hasPath)}},
+			invalid("caches[0].proxy.httpProxy", "proxy:3128", badScheme), invalid("caches[0].proxy.httpsProxy", "https://proxy/path", hasPath),
+		}},
 
 		"suffix too long":      {config([]string{"a.io"}, suffixes(strings.Repeat("a", 55))), errors{invalid("caches[0].serviceNameSuffix", strings.Repeat("a", 55), "must be no more than 54 characters")}},
 		"suffix far too long":  {config([]string{"a.io"}, suffixes(strings.Repeat("a", 64))), errors{invalid("caches[0].serviceNameSuffix", strings.Repeat("a", 64), "must be no more than 54 characters")}},

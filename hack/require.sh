@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+# Makes sure of each command that is named like the Debian package that has it:
+# what is missing is installed where that is possible.
+set -euo pipefail
+
+missing=()
+for name in "$@"; do
+  command -v "$name" >/dev/null || missing+=("$name")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+  exit
+fi
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  echo "missing, please install: ${missing[*]}" >&2
+  exit 1
+fi
+echo "installing ${missing[*]} ..." >&2
+apt-get update -qq >&2
+DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "${missing[@]}" >&2

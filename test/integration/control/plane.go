@@ -1,0 +1,137 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+)
+
+// serviceRanges are the networks of the cluster IPs. Both are loopback networks,
+// so that nothing that a test connects to by accident is outside the machine.
+var serviceRanges = map[string]string{
+	"seed":  "127.97.0.0/16",
+	"shoot": "127.96.0.0/16",
+}
+
+// definitions are the CRDs of each control plane, as patterns in the folder of
+// Gardener's module.
+var definitions = map[string][]string{
+	"seed": {
+		"example/seed-crds/10-crd-extensions.gardener.cloud_*.yaml",
+		"example/seed-crds/10-crd-resources.gardener.cloud_managedresources.yaml",
+		"example/seed-crds/10-crd-monitoring.coreos.com_prometheusrules.yaml",
+		"example/seed-crds/10-crd-monitoring.coreos.com_scrapeconfigs.yaml",
+		"example/seed-crds/10-crd-autoscaling.k8s.io_verticalpodautoscalers.yaml",
+	},
+	"shoot": {
+		"example/seed-crds/10-crd-autoscaling.k8s.io_verticalpodautoscalers.yaml",
+	},
+}
+
+// plane is one API server with its etcd.
+type plane struct {
+	name  string
+	dir   string
+	logs  string
+	guard *guard
+	env   *envtest.Environment
+	files []*os.File
+}
+
+func newPlane(name, dir, logs string, guard *guard) *plane {
+	return &plane{name: name, dir: filepath.Join(dir, name), logs: logs, guard: guard}
+}
+
+func (p *plane) start(ctx context.Context) error {
+	crds, err := definitionFiles(ctx, definitions[p.name])
+	if err != nil {
+		return err
+	}
+	etcd, server := &envtest.Etcd{DataDir: filepath.Join(p.dir, "etcd")}, &envtest.APIServer{CertDir: filepath.Join(p.dir, "certs")}
+	server.Configure().Set("service-cluster-ip-range", serviceRanges[p.name])
+
+	for binary, path := range map[string]*string{"etcd": &etcd.Path, "kube-apiserver": &server.Path} {
+		if *path, err = p.guard.binary(binary); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{etcd.DataDir, server.CertDir} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("create folder of the %s: %w", p.name, err)
+		}
+	}
+	etcdLog, err := p.log("etcd")
+	if err != nil {
+		return err
+	}
+	serverLog, err := p.log("kube-apiserver")
+	if err != nil {
+		return err
+	}
+	etcd.Out, etcd.Err, server.Out, server.Err = etcdLog, etcdLog, serverLog, serverLog
+
+	p.env = &envtest.Environment{
+		// An empty scheme: envtest looks in it for kinds with conversions.
+		Scheme:            runtime.NewScheme(),
+		ControlPlane:      envtest.ControlPlane{APIServer: server, Etcd: etcd},
+		CRDInstallOptions: envtest.CRDInstallOptions{Paths: crds, ErrorIfPathMissing: true},
+	}
+	if _, err := p.env.Start(); err != nil {
+		return fmt.Errorf("start control plane of the %s: %w\n%s", p.name, err, tail(serverLog.Name()))
+	}
+	return nil
+}
+
+func (p *plane) stop() error {
+	defer func() {
+		for _, file := range p.files {
+			_ = file.Close()
+		}
+	}()
+	if p.env == nil {
+		return nil
+	}
+	if err := p.env.Stop(); err != nil {
+		return fmt.Errorf("stop control plane of the %s: %w", p.name, err)
+	}
+	return nil
+}
+
+func (p *plane) log(process string) (*os.File, error) {
+	file, err := createLog(p.logs, p.name+"-"+process)
+	if err == nil {
+		p.files = append(p.files, file)
+	}
+	return file, err
+}
+
+// definitionFiles finds CRDs in the very version of Gardener that the module
+// under test requires.
+func definitionFiles(ctx context.Context, patterns []string) ([]string, error) {
+	output, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/gardener/gardener").Output()
+	if err != nil {
+		return nil, fmt.Errorf("find the folder of Gardener's module: %w", err)
+	}
+	var files []string
+	for _, pattern := range patterns {
+		matches, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(output)), pattern))
+		if err != nil {
+			return nil, fmt.Errorf("find CRDs %s: %w", pattern, err)
+		}
+		if len(matches) == 0 {
+			return nil, fmt.Errorf("no CRD is at %s in Gardener's module", pattern)
+		}
+		files = append(files, matches...)
+	}
+	return files, nil
+}

@@ -1,0 +1,245 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+// Package registrycache_test runs the extension's own binaries between a real
+// Seed and a real Shoot API server: from the block in a Shoot to the bytes that
+// a node's containerd pulls.
+package registrycache_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/gexec"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
+	"sigs.k8s.io/yaml"
+
+	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
+	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
+	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
+	"github.com/gardener/gardener/pkg/client/kubernetes"
+
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
+	"github.com/gardener/gardener-extension-registry-cache/test/integration/control"
+)
+
+// extensionNamespace is where the extension runs in the Seed.
+const extensionNamespace = "extension-registry-cache"
+
+var (
+	environment *control.Environment
+	seed, shoot client.Client
+	// extensionBinary and cacheBinary are the programs under test.
+	extensionBinary, cacheBinary string
+	// extensionSession is the running controller with its webhook, which serves
+	// health checks at healthURL.
+	extensionSession *gexec.Session
+	healthURL        string
+)
+
+func TestRegistryCache(t *testing.T) {
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "Registry Cache Integration Suite")
+}
+
+var _ = BeforeSuite(func(ctx SpecContext) {
+	logf.SetLogger(zap.New(zap.WriteTo(GinkgoWriter), zap.UseDevMode(true)))
+	SetDefaultEventuallyTimeout(30 * time.Second)
+	SetDefaultEventuallyPollingInterval(100 * time.Millisecond)
+
+	var err error
+	extensionBinary, err = gexec.Build("github.com/gardener/gardener-extension-registry-cache/cmd/gardener-extension-registry-cache")
+	Expect(err).NotTo(HaveOccurred())
+	cacheBinary, err = gexec.Build("github.com/gardener/gardener-extension-registry-cache/cmd/registry-cache")
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(gexec.CleanupBuildArtifacts)
+
+	environment, err = control.Start(ctx, control.Options{})
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(environment.Stop)
+	seed, err = client.New(environment.Seed, client.Options{Scheme: kubernetes.SeedScheme})
+	Expect(err).NotTo(HaveOccurred())
+	shoot, err = client.New(environment.Shoot, client.Options{Scheme: kubernetes.ShootScheme})
+	Expect(err).NotTo(HaveOccurred())
+
+	startExtension(ctx)
+}, NodeTimeout(10*time.Minute))
+
+// startExtension runs the extension as its Deployment in the Seed does, except
+// that the API server reaches the webhook by URL.
+func startExtension(ctx context.Context) {
+	Expect(seed.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: extensionNamespace}})).To(Succeed())
+	directory := GinkgoT().TempDir()
+	kubeconfig := filepath.Join(directory, "kubeconfig")
+	Expect(os.WriteFile(kubeconfig, environment.SeedKubeconfig, 0o600)).To(Succeed())
+
+	webhookPort := freePort()
+	healthAddress := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort()))
+	healthURL = "http://" + healthAddress
+	cmd := exec.Command(extensionBinary, "controller",
+		"--kubeconfig="+kubeconfig,
+		"--leader-election-namespace="+extensionNamespace,
+		"--heartbeat-namespace="+extensionNamespace,
+		"--webhook-config-namespace="+extensionNamespace,
+		"--webhook-config-mode=url",
+		"--webhook-config-url="+net.JoinHostPort("127.0.0.1", strconv.Itoa(webhookPort)),
+		"--webhook-config-server-host=127.0.0.1",
+		"--webhook-config-server-port="+strconv.Itoa(webhookPort),
+		"--webhook-config-cert-dir="+filepath.Join(directory, "webhook"),
+		"--metrics-bind-address=127.0.0.1:0",
+		"--health-bind-address="+healthAddress,
+		"--log-level=info", "--log-format=text",
+	)
+	var err error
+	extensionSession, err = gexec.Start(cmd, GinkgoWriter, GinkgoWriter)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() { extensionSession.Terminate().Wait(30 * time.Second) })
+
+	Eventually(func(g Gomega) {
+		if extensionSession.ExitCode() >= 0 {
+			StopTrying("the extension ended").Now()
+		}
+		g.Expect(getStatus(healthURL + "/readyz")).To(Equal(http.StatusOK))
+	}).WithTimeout(time.Minute).Should(Succeed(), func() string { return string(extensionSession.Err.Contents()) })
+}
+
+// getStatus returns the status code of a GET.
+func getStatus(url string) (int, error) {
+	response, err := http.Get(url) //nolint:gosec,noctx // an address of this test; bounded by Eventually
+	if err != nil {
+		return 0, err
+	}
+	return response.StatusCode, response.Body.Close()
+}
+
+// newShoot creates what a Seed holds of a Shoot with a block of the extension.
+// All Shoots here share one API server, so what a spec deploys there is deleted
+// when it ends.
+func newShoot(ctx context.Context, resources ...gardencorev1beta1.NamedResourceReference) string {
+	GinkgoHelper()
+	shootSpec := &gardencorev1beta1.Shoot{
+		TypeMeta:   metav1.TypeMeta{APIVersion: gardencorev1beta1.SchemeGroupVersion.String(), Kind: "Shoot"},
+		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("s%d", time.Now().UnixNano()), Namespace: "garden-test"},
+		Spec: gardencorev1beta1.ShootSpec{
+			Kubernetes: gardencorev1beta1.Kubernetes{
+				Version:               "1.36.3",
+				VerticalPodAutoscaler: &gardencorev1beta1.VerticalPodAutoscaler{Enabled: true},
+			},
+			Resources: resources,
+		},
+	}
+	namespace, err := environment.NewShootNamespace(ctx, shootSpec)
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func(ctx SpecContext) { deleteExtension(ctx, namespace) }, NodeTimeout(2*time.Minute))
+	return namespace
+}
+
+// cache is a cache as it stands in a Shoot.
+type cache = map[string]any
+
+// applyExtension does what gardenlet does when a Shoot is reconciled.
+func applyExtension(ctx context.Context, namespace string, caches ...cache) *extensionsv1alpha1.Extension {
+	GinkgoHelper()
+	config, err := json.Marshal(map[string]any{
+		"apiVersion": v1alpha3.SchemeGroupVersion.String(), "kind": "RegistryConfig", "caches": caches,
+	})
+	Expect(err).NotTo(HaveOccurred())
+	return applyExtensionConfig(ctx, namespace, config)
+}
+
+func applyExtensionConfig(ctx context.Context, namespace string, config []byte) *extensionsv1alpha1.Extension {
+	GinkgoHelper()
+	extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: v1alpha3.ExtensionType}}
+	mutate := func() {
+		metav1.SetMetaDataAnnotation(&extension.ObjectMeta, v1beta1constants.GardenerOperation, v1beta1constants.GardenerOperationReconcile)
+		metav1.SetMetaDataAnnotation(&extension.ObjectMeta, v1beta1constants.GardenerTimestamp, time.Now().Format(time.RFC3339Nano))
+		extension.Spec.Type = v1alpha3.ExtensionType
+		extension.Spec.ProviderConfig = nil
+		if config != nil {
+			extension.Spec.ProviderConfig = &runtime.RawExtension{Raw: config}
+		}
+	}
+	err := seed.Get(ctx, client.ObjectKeyFromObject(extension), extension)
+	if apierrors.IsNotFound(err) {
+		mutate()
+		Expect(seed.Create(ctx, extension)).To(Succeed())
+		return extension
+	}
+	Expect(err).NotTo(HaveOccurred())
+	patch := client.MergeFrom(extension.DeepCopy())
+	mutate()
+	Expect(seed.Patch(ctx, extension, patch)).To(Succeed())
+	return extension
+}
+
+// awaitExtension waits until the controller has worked off what applyExtension
+// asked for, and returns the Extension. It fails if that ended otherwise.
+func awaitExtension(ctx context.Context, extension *extensionsv1alpha1.Extension, state gardencorev1beta1.LastOperationState) *extensionsv1alpha1.Extension {
+	GinkgoHelper()
+	// The operation annotation goes when the controller starts, so that an older
+	// result is not taken for the new one.
+	Eventually(func(g Gomega) {
+		g.Expect(seed.Get(ctx, client.ObjectKeyFromObject(extension), extension)).To(Succeed())
+		g.Expect(extension.Annotations).NotTo(HaveKey(v1beta1constants.GardenerOperation))
+		g.Expect(extension.Status.ObservedGeneration).To(Equal(extension.Generation))
+		g.Expect(extension.Status.LastOperation).NotTo(BeNil())
+		g.Expect(extension.Status.LastOperation.State).To(Equal(state), "%+v", ptr.Deref(extension.Status.LastError, gardencorev1beta1.LastError{}))
+	}).WithContext(ctx).Should(Succeed())
+	return extension
+}
+
+// reconcile applies the caches and waits until they are deployed.
+func reconcile(ctx context.Context, namespace string, caches ...cache) *v1alpha3.RegistryStatus {
+	GinkgoHelper()
+	extension := awaitExtension(ctx, applyExtension(ctx, namespace, caches...), gardencorev1beta1.LastOperationStateSucceeded)
+	Expect(extension.Status.ProviderStatus).NotTo(BeNil())
+	status, err := v1alpha3.DecodeStatus(extension.Status.ProviderStatus.Raw)
+	Expect(err).NotTo(HaveOccurred())
+	return status
+}
+
+func deleteExtension(ctx context.Context, namespace string) {
+	GinkgoHelper()
+	extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: v1alpha3.ExtensionType}}
+	Expect(client.IgnoreNotFound(seed.Delete(ctx, extension))).To(Succeed())
+	Eventually(func() error { return seed.Get(ctx, client.ObjectKeyFromObject(extension), extension) }).
+		WithContext(ctx).WithTimeout(time.Minute).Should(Satisfy(apierrors.IsNotFound))
+}
+
+func asYAML(object any) string {
+	GinkgoHelper()
+	raw, err := yaml.Marshal(object)
+	Expect(err).NotTo(HaveOccurred())
+	return string(raw)
+}
+
+func freePort() int {
+	GinkgoHelper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	Expect(err).NotTo(HaveOccurred())
+	defer func() { Expect(listener.Close()).To(Succeed()) }()
+	return listener.Addr().(*net.TCPAddr).Port
+}
+
+func rawExtension(raw string) *runtime.RawExtension {
+	return &runtime.RawExtension{Raw: []byte(raw)}
+}
