@@ -17,7 +17,6 @@ import (
 	"github.com/go-logr/logr"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	. "github.com/onsi/gomega/gstruct"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -334,9 +333,7 @@ func (r *requestCounter) client() client.Client {
 func expectConfigurationProblem(extension *extensionsv1alpha1.Extension, expected ...string) {
 	GinkgoHelper()
 	Expect(extension.Status.LastError).NotTo(BeNil())
-	Expect(*extension.Status.LastError).To(MatchFields(IgnoreExtras, Fields{
-		"Codes": ConsistOf(gardencorev1beta1.ErrorConfigurationProblem),
-	}))
+	Expect(extension.Status.LastError.Codes).To(ConsistOf(gardencorev1beta1.ErrorConfigurationProblem))
 	for _, text := range expected {
 		Expect(extension.Status.LastError.Description).To(ContainSubstring(text))
 	}

@@ -45,13 +45,13 @@ var _ = Describe("Main job", func() {
 
 			By("pulling before the cache runs")
 			node.start(osc)
-			Consistently(node.hostsTOML(source.Host())).WithTimeout(time.Second).ShouldNot(BeAnExistingFile())
+			Consistently(node.hostsTOML).WithArguments(source.Host()).WithTimeout(time.Second).ShouldNot(BeAnExistingFile())
 			direct := node.expectPull(ctx, source, "direct", "library/app:v1", image)
 			Expect(direct.BlobBytes).To(BeNumerically(">", layers*layerSize))
 
 			By("starting the cache")
 			cachePod := startPod(ctx, upstream.ResourceName(source.Host()))
-			Eventually(node.hostsTOML(source.Host())).Should(BeAnExistingFile())
+			Eventually(node.hostsTOML).WithArguments(source.Host()).Should(BeAnExistingFile())
 			written, err := os.ReadFile(node.hostsTOML(source.Host()))
 			Expect(err).NotTo(HaveOccurred())
 			Expect(string(written)).To(And(ContainSubstring(source.URL()), ContainSubstring(status.Caches[0].Endpoint)))
@@ -77,12 +77,12 @@ var _ = Describe("Main job", func() {
 			Expect(node.expectPull(ctx, source, "cache just died", "library/app:v1", image).BlobBytes).To(BeNumerically(">", layers*layerSize))
 
 			By("pulling when the node knows")
-			Eventually(node.hostsTOML(source.Host())).ShouldNot(BeAnExistingFile())
+			Eventually(node.hostsTOML).WithArguments(source.Host()).ShouldNot(BeAnExistingFile())
 			Expect(node.expectPull(ctx, source, "cache withdrawn", "library/app:v1", image).BlobBytes).To(BeNumerically(">", layers*layerSize))
 
 			By("starting the cache again")
 			cachePod.start()
-			Eventually(node.hostsTOML(source.Host())).Should(BeAnExistingFile())
+			Eventually(node.hostsTOML).WithArguments(source.Host()).Should(BeAnExistingFile())
 			Expect(node.expectPull(ctx, source, "warm, cache restarted", "library/app:v1", image).Blobs).To(BeZero())
 
 			By("stopping the unit")
@@ -123,7 +123,7 @@ var _ = Describe("Main job", func() {
 
 		node.start(osc)
 		cachePod := startPod(ctx, upstream.ResourceName(source.Host()))
-		Eventually(node.hostsTOML(source.Host())).Should(BeAnExistingFile())
+		Eventually(node.hostsTOML).WithArguments(source.Host()).Should(BeAnExistingFile())
 		Expect(node.expectPull(ctx, source, "cold private image", "private/app:v1", image).BlobBytes).To(BeNumerically(">", layers*layerSize))
 		cachePod.awaitStored()
 		Expect(node.expectPull(ctx, source, "warm private image", "private/app:v1", image).Blobs).To(BeZero())
@@ -141,7 +141,7 @@ func startNodeAndCache(ctx context.Context, source *upstreamtest.Registry, confi
 	n := newNode(osc)
 	n.start(osc)
 	p := startPod(ctx, upstream.ResourceName(source.Host()))
-	Eventually(n.hostsTOML(source.Host())).Should(BeAnExistingFile())
+	Eventually(n.hostsTOML).WithArguments(source.Host()).Should(BeAnExistingFile())
 	return n, p
 }
 

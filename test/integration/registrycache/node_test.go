@@ -60,7 +60,7 @@ func (n *node) start(osc *extensionsv1alpha1.OperatingSystemConfig) {
 	script := hosts.Directory + "/registry-hosts.sh"
 	Expect(*unit.Content).To(ContainSubstring("\nExecStart=/bin/sh " + script + "\n"))
 
-	cmd := exec.Command("sh", filepath.Join(n.root, script)) //nolint:gosec // the script under test
+	cmd := exec.Command("sh", filepath.Join(n.root, script))
 	cmd.Env = append(os.Environ(),
 		"REGISTRY_HOSTS_DIR="+filepath.Join(n.root, hosts.Directory),
 		"CERTS_DIR="+n.certs(),
@@ -81,6 +81,7 @@ func (n *node) certs() string {
 	return filepath.Join(n.root, "etc/containerd/certs.d")
 }
 
+// hostsTOML is the path of an upstream's hosts.toml, which may not exist.
 func (n *node) hostsTOML(upstreamHost string) string {
 	return filepath.Join(n.certs(), upstreamHost, "hosts.toml")
 }

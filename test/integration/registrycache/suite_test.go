@@ -31,7 +31,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
-	"sigs.k8s.io/yaml"
 
 	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
 	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
@@ -124,7 +123,7 @@ func startExtension(ctx context.Context) {
 
 // getStatus returns the status code of a GET.
 func getStatus(url string) (int, error) {
-	response, err := http.Get(url) //nolint:gosec,noctx // an address of this test; bounded by Eventually
+	response, err := http.Get(url)
 	if err != nil {
 		return 0, err
 	}
@@ -149,7 +148,7 @@ func newShoot(ctx context.Context, resources ...gardencorev1beta1.NamedResourceR
 	}
 	namespace, err := environment.NewShootNamespace(ctx, shootSpec)
 	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func(ctx SpecContext) { deleteExtension(ctx, namespace) }, NodeTimeout(2*time.Minute))
+	DeferCleanup(deleteExtension, namespace, NodeTimeout(2*time.Minute))
 	return namespace
 }
 
@@ -217,19 +216,12 @@ func reconcile(ctx context.Context, namespace string, caches ...cache) *v1alpha3
 	return status
 }
 
-func deleteExtension(ctx context.Context, namespace string) {
+func deleteExtension(ctx SpecContext, namespace string) {
 	GinkgoHelper()
 	extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: v1alpha3.ExtensionType}}
 	Expect(client.IgnoreNotFound(seed.Delete(ctx, extension))).To(Succeed())
 	Eventually(func() error { return seed.Get(ctx, client.ObjectKeyFromObject(extension), extension) }).
 		WithContext(ctx).WithTimeout(time.Minute).Should(Satisfy(apierrors.IsNotFound))
-}
-
-func asYAML(object any) string {
-	GinkgoHelper()
-	raw, err := yaml.Marshal(object)
-	Expect(err).NotTo(HaveOccurred())
-	return string(raw)
 }
 
 func freePort() int {
