@@ -32,13 +32,14 @@ unit() {
 }
 
 # integration runs the packages one after another, each with control planes of
-# its own.
+# its own. go test may not take an earlier result: it does not know of the
+# binaries that the tests build and run.
 integration() {
   local variables
   hack/require.sh curl # for the script that runs on nodes
   variables="$(environment)"
   mapfile -t variables <<<"$variables"
-  env "${variables[@]}" go test -p 1 -timeout 20m "$@" ./test/integration/...
+  env "${variables[@]}" go test -count 1 -p 1 -timeout 20m "$@" ./test/integration/...
 }
 
 case "${1:-}" in
