@@ -6,10 +6,14 @@
 
 .PHONY: help
 help: ## Print this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Show the main job on a real cluster; as root. KEEP=1 leaves it up.
+	@hack/test.sh demo
 
 .PHONY: test
-test: test-unit test-integration ## Run all tests.
+test: test-unit test-integration test-e2e ## Run all tests.
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need nothing but Go.
@@ -18,6 +22,10 @@ test-unit: ## Run the tests that need nothing but Go.
 .PHONY: test-integration
 test-integration: ## Run the tests on real control planes, which are built once.
 	@hack/test.sh integration
+
+.PHONY: test-e2e
+test-e2e: ## Run the tests on a real cluster, as root; without, they are skipped.
+	@hack/test.sh e2e
 
 .PHONY: check
 check: ## Check generated files, modules, scripts and code style; changes nothing.
@@ -30,6 +38,10 @@ generate: ## Write the generated files anew.
 .PHONY: build
 build: ## Build the binaries into bin/.
 	@hack/build.sh
+
+.PHONY: images
+images: ## Build the container images into bin/images; REGISTRY= pushes them.
+	@hack/images.sh
 
 .PHONY: clean
 clean: ## Remove what was built; tools stay in the user's cache folder.

@@ -3,16 +3,21 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-# Builds the product's binaries into bin/: static, without paths of this machine,
-# and stamped with the version. GOOS and GOARCH choose another platform.
+# Builds the named binaries of the product, or all of them, into bin/: static,
+# without paths of this machine, and stamped with the version. GOOS and GOARCH
+# choose another platform, OUTPUT another folder, VERSION another version.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-version="$(cat VERSION)"
-flags="-s -w -X main.version=$version"
+output="${OUTPUT:-bin}"
+version="${VERSION:-$(cat VERSION)}"
+names=("$@")
+if [ $# -eq 0 ]; then
+  names=(gardener-extension-registry-cache registry-cache)
+fi
 
-for name in gardener-extension-registry-cache registry-cache; do
-  CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "$flags" -o "bin/$name" "./cmd/$name"
-  echo "bin/$name $version"
+for name in "${names[@]}"; do
+  CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$output/$name" "./cmd/$name"
+  echo "$output/$name $version"
 done

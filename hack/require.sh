@@ -3,13 +3,17 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-# Makes sure of each command that is named like the Debian package that has it:
-# what is missing is installed where that is possible.
+# Makes sure of commands or files, each given as WHAT:PACKAGE, or as WHAT alone
+# for a command whose Debian package has the same name: what is missing is
+# installed where that is possible.
 set -euo pipefail
 
 missing=()
-for name in "$@"; do
-  command -v "$name" >/dev/null || missing+=("$name")
+for item in "$@"; do
+  what="${item%%:*}"
+  if ! command -v "$what" >/dev/null && [ ! -e "$what" ]; then
+    missing+=("${item##*:}")
+  fi
 done
 if [ ${#missing[@]} -eq 0 ]; then
   exit

@@ -3,19 +3,58 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-# Runs the tests: `hack/test.sh unit` or `hack/test.sh integration`, with
-# further arguments for `go test`. `hack/test.sh env` prints what the
-# integration tests need in the environment, for a debugger or an editor.
+# Runs the tests: `hack/test.sh unit`, `hack/test.sh integration` or
+# `hack/test.sh e2e`, with further arguments for `go test`; or the demo:
+# `hack/test.sh demo`. `hack/test.sh env integration` and `hack/test.sh env e2e`
+# print what these tests need in the environment, for a debugger or an editor.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# environment prints the variables that name the test binaries.
-environment() {
+# What the integration tests run, and what the test cluster runs beside it.
+integration_binaries=(kube-apiserver kube-controller-manager etcd gardener-resource-manager)
+cluster_binaries=(
+  "${integration_binaries[@]}" kube-scheduler kubectl kubelet kube-proxy gardener-node-agent
+  containerd containerd-shim-runc-v2 ctr runc bridge host-local loopback portmap
+)
+
+# assets prints the variables that name the given test binaries.
+assets() {
   local name
-  for name in kube-apiserver kube-controller-manager etcd gardener-resource-manager; do
+  for name in "$@"; do
     echo "TEST_ASSET_$(tr 'a-z-' 'A-Z_' <<<"$name")=$(hack/tool.sh "$name")"
   done
+}
+
+# environment prints the variables of a kind of tests, after building what they
+# name.
+environment() {
+  case "${1:-}" in
+    integration) assets "${integration_binaries[@]}" ;;
+    e2e)
+      hack/require.sh ip:iproute2 nsenter:util-linux systemctl:systemd iptables nft:nftables conntrack curl \
+        pkg-config /usr/include/seccomp.h:libseccomp-dev
+      assets "${cluster_binaries[@]}"
+      hack/build.sh gardener-extension-registry-cache >&2
+      CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w" -o bin/pause ./test/cluster/pause
+      hack/images.sh -images registry-cache -platforms "linux/$(go env GOARCH)" -output bin/test-images >&2
+      echo "TEST_ASSET_GARDENER_EXTENSION_REGISTRY_CACHE=$PWD/bin/gardener-extension-registry-cache"
+      echo "TEST_ASSET_PAUSE=$PWD/bin/pause"
+      echo "TEST_ASSET_IMAGES=$PWD/bin/test-images"
+      ;;
+    *)
+      echo "usage: hack/test.sh env integration|e2e" >&2
+      return 2
+      ;;
+  esac
+}
+
+# with KIND COMMAND... runs a command with the variables of a kind of tests.
+with() {
+  local variables
+  variables="$(environment "$1")"
+  mapfile -t variables <<<"$variables"
+  env "${variables[@]}" "${@:2}"
 }
 
 # unit looks for data races where that is possible: the race detector needs a C
@@ -26,7 +65,7 @@ unit() {
   if [ "$(go env CGO_ENABLED)" = 1 ] && command -v "$(go env CC)" >/dev/null; then
     race=(-race)
   fi
-  packages="$(go list ./... | grep -v /test/integration)"
+  packages="$(go list ./... | grep -vE '/test/(integration|e2e|demo|sandbox)')"
   mapfile -t packages <<<"$packages"
   go test "${race[@]}" -timeout 10m "$@" "${packages[@]}"
 }
@@ -35,19 +74,37 @@ unit() {
 # its own. go test may not take an earlier result: it does not know of the
 # binaries that the tests build and run.
 integration() {
-  local variables
   hack/require.sh curl # for the script that runs on nodes
-  variables="$(environment)"
+  with integration go test -count 1 -p 1 -timeout 20m "$@" ./test/integration/...
+}
+
+# e2e runs the tests on the real cluster. Where that cannot be, nothing is built
+# for it, and the tests say by name that they are skipped, or fail if
+# REQUIRE_CLUSTER is set.
+e2e() {
+  local command=(go test -count 1 -p 1 -v -timeout 30m "$@" ./test/sandbox ./test/demo ./test/e2e)
+  if go run ./test/sandbox/check; then
+    with e2e "${command[@]}"
+  else
+    "${command[@]}"
+  fi
+}
+
+demo() {
+  local variables
+  go run ./test/sandbox/check
+  variables="$(environment e2e)"
   mapfile -t variables <<<"$variables"
-  env "${variables[@]}" go test -count 1 -p 1 -timeout 20m "$@" ./test/integration/...
+  go build -o bin/demo ./test/demo
+  # In place of this shell, which would not outlive Ctrl-C.
+  exec env "${variables[@]}" bin/demo
 }
 
 case "${1:-}" in
-  unit) unit "${@:2}" ;;
-  integration) integration "${@:2}" ;;
-  env) environment ;;
+  unit | integration | e2e | demo) "$1" "${@:2}" ;;
+  env) environment "${2:-}" ;;
   *)
-    echo "usage: hack/test.sh unit|integration|env [arguments of go test]" >&2
+    echo "usage: hack/test.sh unit|integration|e2e [arguments of go test], hack/test.sh demo or hack/test.sh env integration|e2e" >&2
     exit 2
     ;;
 esac

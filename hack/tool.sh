@@ -17,16 +17,16 @@ cache="${XDG_CACHE_HOME:-$HOME/.cache}/gardener-extension-registry-cache/bin"
 # has set for the product's own build.
 export CGO_ENABLED=0 GOFLAGS='' GOWORK=off GOOS='' GOARCH=''
 
-# build NAME FOLDER PACKAGE [LINKER FLAGS] prints the path of the binary of a
-# package that the module in the folder below hack/tools pins.
+# build NAME FOLDER PACKAGE [LINKER FLAGS] [TAGS] prints the path of the binary
+# of a package that the module in the folder below hack/tools pins.
 build() {
-  local name="$1" module="$tools/$2" package="$3" flags="${4:-}" key binary started=$SECONDS
-  key="$(cd "$module" && { go env GOVERSION; echo "$flags"; cat go.mod go.sum; } | sha256sum | cut -c1-12)"
+  local name="$1" module="$tools/$2" package="$3" flags="${4:-}" tags="${5:-}" key binary started=$SECONDS
+  key="$(cd "$module" && { go env GOVERSION; echo "$flags $tags"; cat go.mod go.sum; } | sha256sum | cut -c1-12)"
   binary="$cache/$key/$name"
   if [ ! -x "$binary" ]; then
     mkdir -p "$cache/$key"
     echo "building $name ..." >&2
-    (cd "$module" && go build -trimpath -buildvcs=false -ldflags "-s -w $flags" -o "$binary.$$" "$package")
+    (cd "$module" && go build -trimpath -buildvcs=false -tags "$tags" -ldflags "-s -w $flags" -o "$binary.$$" "$package")
     mv "$binary.$$" "$binary" # concurrent builds each replace it as a whole
     echo "built $name in $((SECONDS - started)) s" >&2
   fi
@@ -47,15 +47,21 @@ version_flags() {
 tool() {
   local name="$1" flags
   case "$name" in
-    kube-apiserver | kube-controller-manager)
+    kube-apiserver | kube-controller-manager | kube-proxy | kube-scheduler | kubectl | kubelet)
       flags="$(version_flags kubernetes k8s.io/kubernetes)"
       build "$name" kubernetes "k8s.io/kubernetes/cmd/$name" "$flags"
       ;;
-    gardener-resource-manager)
+    gardener-node-agent | gardener-resource-manager)
       flags="$(version_flags gardener github.com/gardener/gardener)"
       build "$name" gardener "github.com/gardener/gardener/cmd/$name" "$flags"
       ;;
     etcd) build "$name" etcd go.etcd.io/etcd/server/v3 ;;
+    containerd | containerd-shim-runc-v2 | ctr) build "$name" containerd "github.com/containerd/containerd/v2/cmd/$name" ;;
+    # seccomp, which the pods of the caches ask for, is a C library of Debian's.
+    runc) CGO_ENABLED=1 build "$name" runc github.com/opencontainers/runc "" seccomp ;;
+    host-local) build "$name" cni "github.com/containernetworking/plugins/plugins/ipam/$name" ;;
+    bridge | loopback) build "$name" cni "github.com/containernetworking/plugins/plugins/main/$name" ;;
+    portmap) build "$name" cni "github.com/containernetworking/plugins/plugins/meta/$name" ;;
     golangci-lint) build "$name" golangci-lint "github.com/golangci/golangci-lint/v2/cmd/$name" ;;
     controller-gen) build "$name" . "sigs.k8s.io/controller-tools/cmd/$name" ;;
     defaulter-gen) build "$name" . "k8s.io/code-generator/cmd/$name" ;;

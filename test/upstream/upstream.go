@@ -3,14 +3,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package upstream is the registry that tests pull from: a stock distribution
-// registry on the loopback interface that counts what it is asked for. What is
-// pushed to it, and who pulls, is the business of the tests.
+// registry on the loopback interface that counts what it is asked for, and can be
+// as slow as one at the other end of the internet. What is pushed to it, and who
+// pulls, is the business of the tests.
 package upstream
 
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -42,9 +46,18 @@ func (c Counts) Requests() int64 {
 	return c.Blobs + c.Manifests + c.Heads + c.Others
 }
 
+// Speed is how fast a registry answers. The zero value does not slow it down.
+type Speed struct {
+	// Delay is the time before it answers a request.
+	Delay time.Duration
+	// BytesPerSecond is what it sends on one connection; 0 is no limit.
+	BytesPerSecond int
+}
+
 // Registry is a running registry.
 type Registry struct {
 	server *httptest.Server
+	public []*http.Server
 	app    *handlers.App
 	users  string
 
@@ -72,16 +85,43 @@ func Start(folder, username, password string) (*Registry, error) {
 
 // Close ends the registry. More calls do nothing.
 func (r *Registry) Close() error {
+	var errs []error
+	for _, server := range r.public {
+		errs = append(errs, server.Close())
+	}
 	r.server.Close()
-	return r.app.Shutdown()
+	return errors.Join(append(errs, r.app.Shutdown())...)
 }
 
-// Host is the registry's host and port, as in image names.
+// Publish serves the registry at a further listener, with a certificate and at a
+// speed, until it is closed. It is not for concurrent use. Each connection takes
+// one request at a time (HTTP/1.1), so that the speed is that of a transfer.
+func (r *Registry) Publish(listener net.Listener, certificate tls.Certificate, speed Speed) {
+	server := &http.Server{
+		ReadHeaderTimeout: time.Minute,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+			select {
+			case <-time.After(speed.Delay):
+				r.serve(w, request)
+			case <-request.Context().Done():
+			}
+		}),
+	}
+	r.public = append(r.public, server)
+	if speed.BytesPerSecond > 0 {
+		listener = &slowListener{Listener: listener, bytesPerSecond: speed.BytesPerSecond}
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{certificate}, NextProtos: []string{"http/1.1"}, MinVersion: tls.VersionTLS12}
+	go func() { _ = server.Serve(tls.NewListener(listener, config)) }()
+}
+
+// Host is the registry's host and port on the loopback interface, as in image
+// names.
 func (r *Registry) Host() string {
 	return r.server.Listener.Addr().String()
 }
 
-// URL is the registry's URL.
+// URL is the registry's URL on the loopback interface, where it is never slow.
 func (r *Registry) URL() string {
 	return r.server.URL
 }

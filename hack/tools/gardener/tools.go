@@ -11,5 +11,6 @@
 package gardener
 
 import (
+	_ "github.com/gardener/gardener/cmd/gardener-node-agent"
 	_ "github.com/gardener/gardener/cmd/gardener-resource-manager"
 )

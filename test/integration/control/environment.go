@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/gardener/gardener-extension-registry-cache/test/gardener"
 )
 
 // Options says how to run the control planes. The zero value serves.
@@ -107,19 +109,23 @@ func (e *Environment) Stop() error {
 
 // startManagers starts what works on the objects of the API servers.
 func (e *Environment) startManagers(ctx context.Context, dir, logs string, guard *guard) error {
-	resources, err := newResourceManager(dir, logs, guard, e.SeedKubeconfig, e.ShootKubeconfig)
+	binary, err := guard.binary("gardener-resource-manager")
 	if err != nil {
 		return err
 	}
-	e.stops = append([]func() error{resources.stop}, e.stops...)
+	resources, err := gardener.NewResourceManager(binary, dir, logs, e.SeedKubeconfig, e.ShootKubeconfig)
+	if err != nil {
+		return err
+	}
+	e.stops = append([]func() error{resources.Stop}, e.stops...)
 	controllers, err := newControllerManager(dir, logs, guard, e.ShootKubeconfig)
 	if err != nil {
 		return err
 	}
-	e.stops = append([]func() error{controllers.stop}, e.stops...)
+	e.stops = append([]func() error{controllers.Stop}, e.stops...)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return resources.start(ctx) })
-	group.Go(func() error { return controllers.start(ctx) })
+	group.Go(func() error { return resources.Start(ctx) })
+	group.Go(func() error { return controllers.Start(ctx) })
 	return group.Wait()
 }
 

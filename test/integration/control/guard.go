@@ -10,9 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
+
+	"github.com/gardener/gardener-extension-registry-cache/test/process"
 )
 
 // guardScript waits for a line on its standard input. When the input ends
@@ -47,7 +48,7 @@ func startGuard(dir string) (*guard, error) {
 	// Known before anything runs: a missing binary is the commonest mistake.
 	g := &guard{dir: dir, binaries: map[string]string{}}
 	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "gardener-resource-manager"} {
-		path, err := findBinary(name)
+		path, err := process.FindBinary(name)
 		if err != nil {
 			return nil, err
 		}
@@ -105,24 +106,6 @@ func (g *guard) dismiss() error {
 }
 
 func (g *guard) pids() string { return filepath.Join(g.dir, "pids") }
-
-var notInVariables = regexp.MustCompile(`[^A-Z0-9]+`)
-
-// findBinary looks a test binary up in the variables that envtest reads.
-func findBinary(name string) (string, error) {
-	variable := "TEST_ASSET_" + notInVariables.ReplaceAllString(strings.ToUpper(name), "_")
-	path := os.Getenv(variable)
-	if assets := os.Getenv("KUBEBUILDER_ASSETS"); path == "" && assets != "" {
-		path = filepath.Join(assets, name)
-	}
-	if path == "" {
-		return "", fmt.Errorf("no %s: %s is not set; 'make test-integration' builds the binary and sets it, 'hack/test.sh env' prints it", name, variable)
-	}
-	if _, err := os.Stat(path); err != nil { //nolint:gosec // whoever sets the variables may run any binary
-		return "", fmt.Errorf("find %s, which %s names: %w", name, variable, err)
-	}
-	return path, nil
-}
 
 // quote makes one word of a POSIX shell of a string.
 func quote(s string) string {

@@ -8,12 +8,13 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/gardener/gardener-extension-registry-cache/test/gardener"
+	"github.com/gardener/gardener-extension-registry-cache/test/process"
 )
 
 // serviceRanges are the networks of the cluster IPs. Both are loopback networks,
@@ -21,21 +22,6 @@ import (
 var serviceRanges = map[string]string{
 	"seed":  "127.97.0.0/16",
 	"shoot": "127.96.0.0/16",
-}
-
-// definitions are the CRDs of each control plane, as patterns in the folder of
-// Gardener's module.
-var definitions = map[string][]string{
-	"seed": {
-		"example/seed-crds/10-crd-extensions.gardener.cloud_*.yaml",
-		"example/seed-crds/10-crd-resources.gardener.cloud_managedresources.yaml",
-		"example/seed-crds/10-crd-monitoring.coreos.com_prometheusrules.yaml",
-		"example/seed-crds/10-crd-monitoring.coreos.com_scrapeconfigs.yaml",
-		"example/seed-crds/10-crd-autoscaling.k8s.io_verticalpodautoscalers.yaml",
-	},
-	"shoot": {
-		"example/seed-crds/10-crd-autoscaling.k8s.io_verticalpodautoscalers.yaml",
-	},
 }
 
 // plane is one API server with its etcd.
@@ -53,7 +39,7 @@ func newPlane(name, dir, logs string, guard *guard) *plane {
 }
 
 func (p *plane) start(ctx context.Context) error {
-	crds, err := definitionFiles(ctx, definitions[p.name])
+	crds, err := gardener.DefinitionFiles(ctx, p.name)
 	if err != nil {
 		return err
 	}
@@ -87,7 +73,7 @@ func (p *plane) start(ctx context.Context) error {
 		CRDInstallOptions: envtest.CRDInstallOptions{Paths: crds, ErrorIfPathMissing: true},
 	}
 	if _, err := p.env.Start(); err != nil {
-		return fmt.Errorf("start control plane of the %s: %w\n%s", p.name, err, tail(serverLog.Name()))
+		return fmt.Errorf("start control plane of the %s: %w\n%s", p.name, err, process.Tail(serverLog.Name()))
 	}
 	return nil
 }
@@ -107,31 +93,10 @@ func (p *plane) stop() error {
 	return nil
 }
 
-func (p *plane) log(process string) (*os.File, error) {
-	file, err := createLog(p.logs, p.name+"-"+process)
+func (p *plane) log(name string) (*os.File, error) {
+	file, err := process.CreateLog(p.logs, p.name+"-"+name)
 	if err == nil {
 		p.files = append(p.files, file)
 	}
 	return file, err
-}
-
-// definitionFiles finds CRDs in the very version of Gardener that the module
-// under test requires.
-func definitionFiles(ctx context.Context, patterns []string) ([]string, error) {
-	output, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/gardener/gardener").Output()
-	if err != nil {
-		return nil, fmt.Errorf("find the folder of Gardener's module: %w", err)
-	}
-	var files []string
-	for _, pattern := range patterns {
-		matches, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(output)), pattern))
-		if err != nil {
-			return nil, fmt.Errorf("find CRDs %s: %w", pattern, err)
-		}
-		if len(matches) == 0 {
-			return nil, fmt.Errorf("no CRD is at %s in Gardener's module", pattern)
-		}
-		files = append(files, matches...)
-	}
-	return files, nil
 }

@@ -6,63 +6,17 @@ package control
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"strings"
 
 	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
-	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
-	"github.com/gardener/gardener/pkg/controllerutils"
-	"github.com/gardener/gardener/pkg/extensions"
-	"github.com/gardener/gardener/pkg/utils/secrets"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/gardener/gardener-extension-registry-cache/test/gardener"
 )
 
-// extensionLabel is what gardenlet sets on the namespace of a Shoot that uses
-// the extension; the selector of our webhook asks for it.
-const extensionLabel = "extensions.gardener.cloud/registry-cache"
-
-// NewShootNamespace creates in the Seed what gardenlet creates for a Shoot and
-// extensions rely on: its namespace, the Secret by which extensions reach the
-// Shoot's API server, and the Cluster resource with the Shoot, a CloudProfile
-// and a Seed. It returns the namespace's name, which is the Shoot's
-// status.technicalID or, when that is empty, made of the Shoot's namespace and
-// name as Gardener does. Called again for the same Shoot it updates the Cluster
-// resource.
+// NewShootNamespace creates in the Seed what extensions rely on to find of a
+// Shoot, see gardener.NewShootNamespace.
 //
 // All Shoots of an Environment share its one Shoot API server, so that objects
 // of the same name that two of them have there are in each other's way.
 func (e *Environment) NewShootNamespace(ctx context.Context, shoot *gardencorev1beta1.Shoot) (string, error) {
-	name := shoot.Status.TechnicalID
-	if name == "" {
-		if shoot.Name == "" || shoot.Namespace == "" {
-			return "", errors.New("the Shoot has no name or no namespace")
-		}
-		name = "shoot--" + strings.TrimPrefix(shoot.Namespace, "garden-") + "--" + shoot.Name
-	}
-
-	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	if _, err := controllerutils.GetAndCreateOrMergePatch(ctx, e.seedClient, namespace, func() error {
-		metav1.SetMetaDataLabel(&namespace.ObjectMeta, v1beta1constants.GardenRole, v1beta1constants.GardenRoleShoot)
-		metav1.SetMetaDataLabel(&namespace.ObjectMeta, extensionLabel, "true")
-		return nil
-	}); err != nil {
-		return "", fmt.Errorf("create namespace %s in the Seed: %w", name, err)
-	}
-
-	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: v1beta1constants.SecretNameGardener}}
-	if _, err := controllerutils.GetAndCreateOrMergePatch(ctx, e.seedClient, secret, func() error {
-		secret.Data = map[string][]byte{secrets.DataKeyKubeconfig: e.ShootKubeconfig}
-		return nil
-	}); err != nil {
-		return "", fmt.Errorf("create Secret %s/%s in the Seed: %w", name, secret.Name, err)
-	}
-
-	profile := &gardencorev1beta1.CloudProfile{ObjectMeta: metav1.ObjectMeta{Name: "local"}}
-	seed := &gardencorev1beta1.Seed{ObjectMeta: metav1.ObjectMeta{Name: "local"}}
-	if err := extensions.SyncClusterResourceToSeed(ctx, e.seedClient, name, shoot, profile, seed); err != nil {
-		return "", fmt.Errorf("write Cluster %s in the Seed: %w", name, err)
-	}
-	return name, nil
+	return gardener.NewShootNamespace(ctx, e.seedClient, e.ShootKubeconfig, shoot)
 }

@@ -2,7 +2,7 @@
 //
 // SPDX-License-Identifier: Apache-2.0
 
-package control
+package gardener
 
 import (
 	"fmt"
@@ -15,21 +15,24 @@ import (
 	"k8s.io/client-go/util/cert"
 	componentbaseconfigv1alpha1 "k8s.io/component-base/config/v1alpha1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/gardener/gardener-extension-registry-cache/test/process"
 )
 
 // syncPeriod is how often all is looked at anew where no event tells of a
 // change: the shortest period that gardener-resource-manager accepts.
 const syncPeriod = 15 * time.Second
 
-// newResourceManager returns the process that brings ManagedResources from the
-// Seed to the Shoot.
-func newResourceManager(dir, logs string, guard *guard, seed, shoot []byte) (*process, error) {
+// NewResourceManager returns the process that brings ManagedResources from the
+// Seed to the Shoot, whose kubeconfigs it is given. Its files get a folder below
+// dir.
+func NewResourceManager(binary, dir, logs string, seed, shoot []byte) (*process.Process, error) {
 	const name = "gardener-resource-manager"
 	dir = filepath.Join(dir, name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create folder of %s: %w", name, err)
 	}
-	ports, err := freePorts(3)
+	ports, err := process.FreePorts(3)
 	if err != nil {
 		return nil, err
 	}
@@ -46,8 +49,13 @@ func newResourceManager(dir, logs string, guard *guard, seed, shoot []byte) (*pr
 			return nil, fmt.Errorf("write %s of %s: %w", file, name, err)
 		}
 	}
-	ready := fmt.Sprintf("http://127.0.0.1:%d/readyz", ports[1])
-	return newProcess(name, logs, guard, ready, "--config", filepath.Join(dir, "config.yaml"))
+	return process.New(process.Options{
+		Name:     name,
+		Binary:   binary,
+		Args:     []string{"--config", filepath.Join(dir, "config.yaml")},
+		LogDir:   logs,
+		ReadyURL: fmt.Sprintf("http://127.0.0.1:%d/readyz", ports[1]),
+	})
 }
 
 // resourceManagerConfiguration is what Gardener configures for the

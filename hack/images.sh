@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+# Builds the container images of the product into bin/images, as OCI layouts, and
+# pushes them to REGISTRY if that is set; INSECURE=true pushes by plain HTTP.
+# Arguments are those of hack/images.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+arguments=(-version "${VERSION:-$(cat VERSION)}")
+if [ -n "${REGISTRY:-}" ]; then
+  arguments+=(-registry "$REGISTRY" "-insecure=${INSECURE:-false}")
+fi
+# The program runs here, whatever platform the images are for.
+env -u GOOS -u GOARCH go run ./hack/images "${arguments[@]}" "$@"

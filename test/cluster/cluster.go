@@ -1,0 +1,199 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gardener/gardener/pkg/client/kubernetes"
+	"golang.org/x/sync/errgroup"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/gardener/gardener-extension-registry-cache/test/gardener"
+	"github.com/gardener/gardener-extension-registry-cache/test/process"
+	"github.com/gardener/gardener-extension-registry-cache/test/sandbox"
+)
+
+// readyTimeout bounds what a busy machine takes until a node is ready.
+const readyTimeout = 2 * time.Minute
+
+// Options says how to run a cluster.
+type Options struct {
+	// Progress is told of each step as it is done. Nil, nobody is told.
+	Progress func(step string)
+}
+
+// Cluster is a running cluster.
+type Cluster struct {
+	// Seed and Shoot are the API servers.
+	Seed, Shoot *APIServer
+	// Node is the Shoot's only node.
+	Node *Node
+	// Internet is where registries are.
+	Internet *Internet
+	// Dir is a folder for files of the caller, Logs that of the processes' logs.
+	Dir, Logs string
+
+	binaries binaries
+	progress func(string)
+}
+
+// Run is sandbox.Run for programs that start a cluster.
+func Run(inside func(*sandbox.Sandbox) int, unsupported func(error) int) int {
+	if os.Getenv(nodeVariable) != "" {
+		// Becomes the node's systemd, and returns only if it could not.
+		fmt.Fprintln(os.Stderr, "start node:", becomeNode())
+		return 1
+	}
+	return sandbox.Run(inside, unsupported)
+}
+
+// Start runs a cluster and returns when its node is ready. It has to be called in
+// a sandbox. ctx bounds the start only.
+func Start(ctx context.Context, box *sandbox.Sandbox, options Options) (*Cluster, error) {
+	c := &Cluster{Dir: filepath.Join(box.Dir, "files"), Logs: filepath.Join(box.Dir, "logs"), progress: options.Progress}
+	if c.progress == nil {
+		c.progress = func(string) {}
+	}
+	for _, dir := range []string{c.Dir, c.Logs} {
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return nil, fmt.Errorf("create folder of the cluster: %w", err)
+		}
+	}
+	var err error
+	if c.binaries, err = findBinaries(); err != nil {
+		return nil, err
+	}
+	if err := createNetwork(ctx); err != nil {
+		return nil, err
+	}
+	if c.Internet, err = newInternet(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.startControlPlanes(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.startNode(ctx, box); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// startControlPlanes starts all that is not on the node.
+func (c *Cluster) startControlPlanes(ctx context.Context) error {
+	if err := c.startEtcd(ctx); err != nil {
+		return err
+	}
+	c.progress("etcd is ready")
+	c.Seed, c.Shoot = newAPIServer("seed", 6443, "10.97.0.0/16"), newAPIServer("shoot", 6444, "10.96.0.0/16")
+	group, groupCtx := errgroup.WithContext(ctx)
+	for _, server := range []*APIServer{c.Seed, c.Shoot} {
+		group.Go(func() error { return c.startAPIServer(groupCtx, server) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	c.progress("API servers of Seed and Shoot are ready, with the CRDs of Gardener")
+
+	group, groupCtx = errgroup.WithContext(ctx)
+	for _, start := range []func(context.Context) error{c.startControllerManager, c.startScheduler, c.startResourceManager} {
+		group.Go(func() error { return start(groupCtx) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	c.progress("kube-controller-manager, kube-scheduler and gardener-resource-manager are ready")
+	return nil
+}
+
+func (c *Cluster) startEtcd(ctx context.Context) error {
+	return c.startProcess(ctx, process.Options{
+		Name:     "etcd",
+		ReadyURL: "http://127.0.0.1:2379/health",
+		Args: []string{
+			"--data-dir=" + filepath.Join(c.Dir, "etcd"),
+			// Its data does not survive the machine anyway.
+			"--unsafe-no-fsync",
+			"--listen-client-urls=" + etcdURL, "--advertise-client-urls=" + etcdURL,
+			"--listen-peer-urls=http://127.0.0.1:2380",
+		},
+	})
+}
+
+func (c *Cluster) startControllerManager(ctx context.Context) error {
+	kubeconfig := c.Shoot.KubeconfigFile
+	return c.startProcess(ctx, process.Options{
+		Name:     "kube-controller-manager",
+		ReadyURL: "https://127.0.0.1:10257/healthz",
+		Args: []string{
+			"--kubeconfig=" + kubeconfig, "--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
+			"--bind-address=127.0.0.1", "--cert-dir=" + filepath.Join(c.Dir, "kube-controller-manager"),
+			"--service-account-private-key-file=" + c.Shoot.serviceAccountKeyFile, "--root-ca-file=" + c.Shoot.caFile,
+			"--use-service-account-credentials=true",
+			"--allocate-node-cidrs=false",
+			"--leader-elect=false",
+			"--pvclaimbinder-sync-period=1s",
+		},
+	})
+}
+
+func (c *Cluster) startScheduler(ctx context.Context) error {
+	kubeconfig := c.Shoot.KubeconfigFile
+	return c.startProcess(ctx, process.Options{
+		Name:     "kube-scheduler",
+		ReadyURL: "https://127.0.0.1:10259/healthz",
+		Args: []string{
+			"--kubeconfig=" + kubeconfig, "--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
+			"--bind-address=127.0.0.1", "--cert-dir=" + filepath.Join(c.Dir, "kube-scheduler"),
+			"--leader-elect=false",
+		},
+	})
+}
+
+func (c *Cluster) startResourceManager(ctx context.Context) error {
+	manager, err := gardener.NewResourceManager(c.binaries["gardener-resource-manager"], c.Dir, c.Logs, c.Seed.Kubeconfig, c.Shoot.Kubeconfig)
+	if err != nil {
+		return err
+	}
+	return manager.Start(ctx)
+}
+
+// startProcess starts one of the binaries, whose name is the process', outside of
+// the node.
+func (c *Cluster) startProcess(ctx context.Context, options process.Options) error {
+	options.Binary, options.LogDir = c.binaries[options.Name], c.Logs
+	p, err := process.New(options)
+	if err != nil {
+		return err
+	}
+	return p.Start(ctx)
+}
+
+func (c *Cluster) startNode(ctx context.Context, box *sandbox.Sandbox) error {
+	node, err := c.newNode(ctx, box)
+	if err != nil {
+		return err
+	}
+	c.Node = node
+	if err := node.boot(ctx); err != nil {
+		return err
+	}
+	c.progress("the node's systemd runs: containerd, kubelet, kube-proxy, gardener-node-agent")
+	before := time.Now()
+	if err := node.AwaitReady(ctx); err != nil {
+		return err
+	}
+	c.progress(fmt.Sprintf("the node is Ready, %.1f s after it booted", time.Since(before).Seconds()))
+
+	shoot, err := client.New(c.Shoot.Config, client.Options{Scheme: kubernetes.ShootScheme})
+	if err != nil {
+		return fmt.Errorf("create client of the Shoot: %w", err)
+	}
+	return c.startProvisioner(ctx, shoot)
+}

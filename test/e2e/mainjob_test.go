@@ -1,0 +1,153 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/gardener/gardener-extension-registry-cache/test/landscape"
+	"github.com/gardener/gardener-extension-registry-cache/test/upstream"
+)
+
+var _ = Describe("Pulls of pods", func() {
+	It("go through the cache of the example, cold and warm, and past it when it is gone", func(ctx SpecContext) {
+		const upstreamHost, repository = "docker.io", "e2e/app"
+		registry := startUpstream(ctx, upstream.Speed{}, "", "", "registry-1.docker.io", upstreamHost)
+		pushImage(ctx, registry, repository)
+		expectDirect(pull(ctx, registry, upstreamHost, repository, "direct"))
+
+		status, err := shoot.ApplyExtension(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(status.Caches).To(ConsistOf(HaveField("Endpoint", HavePrefix("https://10.96."))))
+		_, err = land.AwaitCache(ctx, upstreamHost)
+		Expect(err).NotTo(HaveOccurred())
+		osc, err := shoot.UpdateNode(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(osc.Spec.Units).To(ContainElement(HaveField("Name", "registry-hosts.service")))
+		Expect(land.Node.Run(ctx, "systemctl", "is-active", "registry-hosts.service")).To(Equal("active\n"))
+		content, err := land.AwaitHostsTOML(ctx, upstreamHost, true)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(content).To(And(ContainSubstring(status.Caches[0].Endpoint), ContainSubstring("https://registry-1.docker.io")))
+
+		expectCold(pull(ctx, registry, upstreamHost, repository, "cold"))
+		expectWarm(pull(ctx, registry, upstreamHost, repository, "warm"))
+
+		By("scaling the cache to zero")
+		Expect(shoot.ScaleCache(ctx, upstreamHost, 0)).To(Succeed())
+		expectDirect(pull(ctx, registry, upstreamHost, repository, "cache just gone"))
+		_, err = land.AwaitHostsTOML(ctx, upstreamHost, false)
+		Expect(err).NotTo(HaveOccurred())
+		expectDirect(pull(ctx, registry, upstreamHost, repository, "cache withdrawn"))
+
+		By("scaling it to one")
+		Expect(shoot.ScaleCache(ctx, upstreamHost, 1)).To(Succeed())
+		_, err = land.AwaitCache(ctx, upstreamHost)
+		Expect(err).NotTo(HaveOccurred())
+		_, err = land.AwaitHostsTOML(ctx, upstreamHost, true)
+		Expect(err).NotTo(HaveOccurred())
+		expectWarm(pull(ctx, registry, upstreamHost, repository, "warm, the cache is back with its volume"))
+	}, SpecTimeout(5*time.Minute))
+
+	It("go through the cache of their own upstream", func(ctx SpecContext) {
+		first := startUpstream(ctx, upstream.Speed{}, "", "", "first.test")
+		second := startUpstream(ctx, upstream.Speed{}, "", "", "second.test")
+		pushImage(ctx, first, "app")
+		pushImage(ctx, second, "app")
+		applyCaches(ctx, cache("first.test"), cache("second.test"))
+
+		before, servedBefore := second.Counts(), cacheBytes(ctx, "second.test")
+		expectCold(pull(ctx, first, "first.test", "app", "cold, first upstream"))
+		expectWarm(pull(ctx, first, "first.test", "app", "warm, first upstream"))
+		Expect(second.Since(before).Requests()).To(BeZero())
+		Expect(cacheBytes(ctx, "second.test")).To(Equal(servedBefore))
+		expectCold(pull(ctx, second, "second.test", "app", "cold, second upstream"))
+		expectWarm(pull(ctx, second, "second.test", "app", "warm, second upstream"))
+	}, SpecTimeout(5*time.Minute))
+
+	It("get private images with the credentials of the Shoot", func(ctx SpecContext) {
+		const username, password = "robot", "s3cr3t-in-the-shoot"
+		registry := startUpstream(ctx, upstream.Speed{}, username, password, "private.test")
+		image, err := landscape.NewImage(layers, layerSize)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(landscape.Push(ctx, registry, "app", "v1", image, remote.WithAuth(&authn.Basic{Username: username, Password: password}))).To(Succeed())
+		Expect(shoot.ReferToSecret(ctx, "private-test", map[string][]byte{"username": []byte(username), "password": []byte(password)})).To(Succeed())
+
+		By("being refused without the cache")
+		pod, err := land.StartPod(ctx, "private.test/app:v1")
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(land.Events).WithArguments(ctx, pod).Should(ContainElement(And(HavePrefix("Failed: Failed to pull image"), ContainSubstring("no basic auth credentials"))))
+		Expect(land.ShootClient.Delete(ctx, pod)).To(Succeed())
+
+		applyCaches(ctx, withSecret(cache("private.test"), "private-test"))
+		expectCold(pull(ctx, registry, "private.test", "app", "cold, private"))
+		expectWarm(pull(ctx, registry, "private.test", "app", "warm, private"))
+
+		logs, err := land.CacheLogs(ctx, "private.test")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(logs).To(ContainSubstring("/v2/app/manifests/"))
+		Expect(logs).NotTo(ContainSubstring(password))
+	}, SpecTimeout(5*time.Minute))
+
+	It("get of an index with several platforms the image of the node's", func(ctx SpecContext) {
+		registry := startUpstream(ctx, upstream.Speed{}, "", "", "index.test")
+		index, err := landscape.NewIndex(layers, layerSize)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(landscape.Push(ctx, registry, "app", "v1", index)).To(Succeed())
+		applyCaches(ctx, cache("index.test"))
+
+		cold := pull(ctx, registry, "index.test", "app", "cold, index")
+		expectCold(cold)
+		Expect(cold.CacheBytes).To(BeNumerically("<", 2*contentSize), "the layers of one platform only")
+		expectWarm(pull(ctx, registry, "index.test", "app", "warm, index"))
+	}, SpecTimeout(5*time.Minute))
+
+	DescribeTable("succeed at the first attempt when the cache goes in the middle",
+		func(ctx SpecContext, upstreamHost string, end func(context.Context, string) error) {
+			registry := startUpstream(ctx, upstream.Speed{Delay: 20 * time.Millisecond, BytesPerSecond: 1 << 20}, "", "", upstreamHost)
+			pushImage(ctx, registry, "app")
+			applyCaches(ctx, cache(upstreamHost))
+
+			pod, err := land.StartPod(ctx, upstreamHost+"/app:v1")
+			Expect(err).NotTo(HaveOccurred())
+			Eventually(func() int64 { return registry.Counts().BlobBytes }).Should(BeNumerically(">", 1<<20))
+			Expect(end(ctx, upstreamHost)).To(Succeed())
+			Expect(registry.Counts().BlobBytes).To(BeNumerically("<", contentSize), "it was still in the middle")
+
+			duration, err := land.AwaitPod(ctx, pod)
+			Expect(err).NotTo(HaveOccurred())
+			AddReportEntry("Pull: in the middle of it the cache goes", ReportEntryVisibilityAlways, fmt.Sprintf(
+				"%.2f s; upstream: %d blobs of %.1f MiB", duration.Seconds(), registry.Counts().Blobs, mebibytes(registry.Counts().BlobBytes)))
+			events, err := land.Events(ctx, pod)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(events).NotTo(ContainElement(HavePrefix("Failed")))
+			Expect(land.RemovePod(ctx, pod)).To(Succeed())
+
+			By("pulling through its successor")
+			_, err = land.AwaitCache(ctx, upstreamHost)
+			Expect(err).NotTo(HaveOccurred())
+			_, err = land.AwaitHostsTOML(ctx, upstreamHost, true)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(pull(ctx, registry, upstreamHost, "app", "through the successor").CacheBytes).To(BeNumerically(">", contentSize))
+			expectWarm(pull(ctx, registry, upstreamHost, "app", "warm, through the successor"))
+		},
+		Entry("its pod is deleted", "deleted.test", func(ctx context.Context, upstreamHost string) error { return land.DeletePod(ctx, upstreamHost) }, SpecTimeout(5*time.Minute)),
+		Entry("its process is killed", "killed.test", func(ctx context.Context, upstreamHost string) error { return land.KillCache(ctx, upstreamHost) }, SpecTimeout(5*time.Minute)),
+	)
+})
+
+func cacheBytes(ctx SpecContext, upstreamHost string) int64 {
+	GinkgoHelper()
+	bytes, err := land.CacheBytes(ctx, upstreamHost)
+	Expect(err).NotTo(HaveOccurred())
+	return bytes
+}

@@ -1,0 +1,150 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e_test
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
+
+	"github.com/gardener/gardener-extension-registry-cache/test/upstream"
+)
+
+var _ = Describe("A running Shoot", func() {
+	It("gets and loses a cache while the others go on", func(ctx SpecContext) {
+		staying := startUpstream(ctx, upstream.Speed{}, "", "", "staying.test")
+		leaving := startUpstream(ctx, upstream.Speed{}, "", "", "leaving.test")
+		pushImage(ctx, staying, "app")
+		pushImage(ctx, leaving, "app")
+		applyCaches(ctx, cache("staying.test"))
+		before, err := land.Pod(ctx, "staying.test")
+		Expect(err).NotTo(HaveOccurred())
+		expectCold(pull(ctx, staying, "staying.test", "app", "cold, the first cache"))
+		expectDirect(pull(ctx, leaving, "leaving.test", "app", "direct, no cache yet"))
+
+		By("adding a cache")
+		applyCaches(ctx, cache("staying.test"), cache("leaving.test"))
+		expectCold(pull(ctx, leaving, "leaving.test", "app", "cold, the added cache"))
+		expectWarm(pull(ctx, leaving, "leaving.test", "app", "warm, the added cache"))
+		volumes := volumesOf(ctx, "leaving-test")
+		Expect(volumes).To(HaveLen(1))
+		Expect(land.Node.Path("/var/lib/volumes/" + volumes[0])).To(BeADirectory())
+
+		By("removing it")
+		applyCaches(ctx, cache("staying.test"))
+		_, err = land.AwaitHostsTOML(ctx, "leaving.test", false)
+		Expect(err).NotTo(HaveOccurred())
+		Eventually(objectsOf).WithArguments(ctx, "leaving.test").Should(BeEmpty())
+		Eventually(volumesOf).WithArguments(ctx, "leaving-test").Should(BeEmpty())
+		Eventually(land.Node.Path).WithArguments("/var/lib/volumes/" + volumes[0]).ShouldNot(BeADirectory())
+		expectDirect(pull(ctx, leaving, "leaving.test", "app", "direct, cache removed"))
+
+		expectWarm(pull(ctx, staying, "staying.test", "app", "warm, the first cache"))
+		after, err := land.Pod(ctx, "staying.test")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(after.UID).To(Equal(before.UID), "the pod of the first cache was left alone")
+		Expect(after.Status.ContainerStatuses).To(ConsistOf(HaveField("RestartCount", BeZero())))
+	}, SpecTimeout(5*time.Minute))
+
+	It("is as before when the extension is disabled", func(ctx SpecContext) {
+		registry := startUpstream(ctx, upstream.Speed{}, "", "", "disabled.test")
+		pushImage(ctx, registry, "app")
+		applyCaches(ctx, cache("disabled.test"))
+		expectCold(pull(ctx, registry, "disabled.test", "app", "cold"))
+
+		Expect(shoot.DisableExtension(ctx)).To(Succeed())
+		Expect(objectsOf(ctx, "disabled.test")).To(BeEmpty())
+		policies := &networkingv1.NetworkPolicyList{}
+		Expect(land.ShootClient.List(ctx, policies, client.InNamespace(metav1.NamespaceSystem))).To(Succeed())
+		Expect(policies.Items).To(BeEmpty())
+		managed := &resourcesv1alpha1.ManagedResourceList{}
+		Expect(land.SeedClient.List(ctx, managed, client.InNamespace(shoot.Namespace))).To(Succeed())
+		Expect(managed.Items).To(BeEmpty())
+
+		osc, err := shoot.UpdateNode(ctx)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(osc.Spec.Units).NotTo(ContainElement(HaveField("Name", "registry-hosts.service")))
+		for _, gone := range []string{"/etc/containerd/certs.d/disabled.test", "/etc/systemd/system/registry-hosts.service", "/var/lib/registry-hosts/registry-hosts.sh"} {
+			Expect(land.Node.Path(gone)).NotTo(BeAnExistingFile())
+		}
+		Expect(filepath.Glob(land.Node.Path("/var/lib/registry-hosts/*/*"))).To(BeEmpty())
+		Expect(land.Node.Run(ctx, "systemctl", "list-units", "--all", "--plain", "--no-legend", "registry-hosts.service")).To(BeEmpty())
+		expectDirect(pull(ctx, registry, "disabled.test", "app", "direct, extension disabled"))
+	}, SpecTimeout(5*time.Minute))
+
+	It("pulls through the cache again after a reboot of its node", func(ctx SpecContext) {
+		registry := startUpstream(ctx, upstream.Speed{}, "", "", "reboot.test")
+		pushImage(ctx, registry, "app")
+		applyCaches(ctx, cache("reboot.test"))
+		expectCold(pull(ctx, registry, "reboot.test", "app", "cold"))
+		booted, err := land.Node.Run(ctx, "cat", "/proc/1/stat")
+		Expect(err).NotTo(HaveOccurred())
+
+		By("shutting down")
+		before := time.Now()
+		Expect(land.Node.Shutdown(ctx)).To(Succeed())
+		Expect(land.Node.DiskPath("/etc/containerd/certs.d/reboot.test/hosts.toml")).NotTo(BeAnExistingFile(),
+			"the node boots with direct pulls, for there are no caches before there are pods")
+
+		By("booting")
+		Expect(land.Node.Boot(ctx)).To(Succeed())
+		Expect(land.Node.Run(ctx, "cat", "/proc/1/stat")).NotTo(Equal(booted))
+		Expect(land.Node.Run(ctx, "systemctl", "is-enabled", "registry-hosts.service")).To(Equal("enabled\n"))
+		_, err = land.AwaitCache(ctx, "reboot.test")
+		Expect(err).NotTo(HaveOccurred())
+		_, err = land.AwaitHostsTOML(ctx, "reboot.test", true)
+		Expect(err).NotTo(HaveOccurred())
+		AddReportEntry("Reboot: from shutdown to hosts.toml", ReportEntryVisibilityAlways, time.Since(before).String())
+		expectWarm(pull(ctx, registry, "reboot.test", "app", "warm, after the reboot"))
+	}, SpecTimeout(5*time.Minute))
+})
+
+// objectsOf returns the names of what a cache has in the Shoot.
+func objectsOf(ctx context.Context, upstreamHost string) ([]string, error) {
+	var names []string
+	for _, list := range []client.ObjectList{
+		&appsv1.StatefulSetList{}, &corev1.PodList{}, &corev1.ServiceList{}, &corev1.SecretList{}, &corev1.PersistentVolumeClaimList{},
+	} {
+		err := land.ShootClient.List(ctx, list, client.InNamespace(metav1.NamespaceSystem), client.MatchingLabels{"upstream-host": upstreamHost})
+		if err != nil {
+			return nil, err
+		}
+		err = meta.EachListItem(list, func(object runtime.Object) error {
+			names = append(names, object.(client.Object).GetName())
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return names, nil
+}
+
+// volumesOf returns the names of the volumes whose claim is one of a cache, by the
+// end of the cache's resource name.
+func volumesOf(ctx context.Context, name string) []string {
+	GinkgoHelper()
+	list := &corev1.PersistentVolumeList{}
+	Expect(land.ShootClient.List(ctx, list)).To(Succeed())
+	var names []string
+	for _, volume := range list.Items {
+		if claim := volume.Spec.ClaimRef; claim != nil && claim.Name == "cache-volume-registry-"+name+"-0" {
+			names = append(names, volume.Name)
+		}
+	}
+	return names
+}

@@ -1,0 +1,173 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package landscape
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/gardener/gardener-extension-registry-cache/test/upstream"
+)
+
+// Pull is what it took to pull an image for a pod.
+type Pull struct {
+	// Duration is how long the pull took, as the kubelet says.
+	Duration time.Duration
+	// CacheBytes are the bytes of blobs that the cache served for it.
+	CacheBytes int64
+	// Upstream is what the upstream was asked for, and sent.
+	Upstream upstream.Counts
+}
+
+// Run runs a pod with an image of an upstream, which the node does not have,
+// until it is ready, and removes the pod and all that the node has of the image.
+// It returns what the pull took.
+func (l *Landscape) Run(ctx context.Context, registry *upstream.Registry, upstreamHost, image string) (Pull, error) {
+	servedBefore, err := l.CacheBytes(ctx, upstreamHost)
+	if err != nil {
+		return Pull{}, err
+	}
+	before := registry.Counts()
+	pod, err := l.StartPod(ctx, image)
+	if err != nil {
+		return Pull{}, err
+	}
+	duration, err := l.AwaitPod(ctx, pod)
+	if err != nil {
+		return Pull{}, err
+	}
+	pull := Pull{Duration: duration, Upstream: registry.Since(before)}
+	served, err := l.CacheBytes(ctx, upstreamHost)
+	if err != nil {
+		return Pull{}, err
+	}
+	pull.CacheBytes = served - servedBefore
+	return pull, l.RemovePod(ctx, pod)
+}
+
+// StartPod creates a pod with an image.
+func (l *Landscape) StartPod(ctx context.Context, image string) (*corev1.Pod, error) {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, GenerateName: "app-"},
+		Spec: corev1.PodSpec{
+			Containers:                    []corev1.Container{{Name: "app", Image: image, ImagePullPolicy: corev1.PullIfNotPresent}},
+			AutomountServiceAccountToken:  ptr.To(false),
+			TerminationGracePeriodSeconds: ptr.To[int64](1),
+		},
+	}
+	// The account comes a moment after its namespace.
+	err := wait.PollUntilContextTimeout(ctx, pollInterval, 30*time.Second, true, func(ctx context.Context) (bool, error) {
+		return l.ShootClient.Get(ctx, client.ObjectKey{Namespace: pod.Namespace, Name: "default"}, &corev1.ServiceAccount{}) == nil, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("wait for the service account of pods: %w", err)
+	}
+	if err := l.ShootClient.Create(ctx, pod); err != nil {
+		return nil, fmt.Errorf("create pod with image %s: %w", image, err)
+	}
+	return pod, nil
+}
+
+// AwaitPod waits until a pod is ready, and returns how long its image was pulled.
+func (l *Landscape) AwaitPod(ctx context.Context, pod *corev1.Pod) (time.Duration, error) {
+	err := wait.PollUntilContextCancel(ctx, pollInterval, true, func(ctx context.Context) (bool, error) {
+		if err := l.ShootClient.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
+			return false, err
+		}
+		return isReady(pod), nil
+	})
+	if err != nil {
+		events, _ := l.Events(context.WithoutCancel(ctx), pod)
+		return 0, fmt.Errorf("wait for pod with image %s: %w: %s", pod.Spec.Containers[0].Image, err, strings.Join(events, "; "))
+	}
+	// The event may come after the status.
+	var duration time.Duration
+	err = wait.PollUntilContextTimeout(ctx, pollInterval, 10*time.Second, true, func(ctx context.Context) (bool, error) {
+		events, err := l.Events(ctx, pod)
+		if err != nil {
+			return false, err
+		}
+		for _, event := range events {
+			if match := pulledPattern.FindStringSubmatch(event); match != nil {
+				duration, err = time.ParseDuration(match[1])
+				return true, err
+			}
+		}
+		return false, nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("find out how long image %s was pulled: %w", pod.Spec.Containers[0].Image, err)
+	}
+	return duration, nil
+}
+
+// pulledPattern finds in a kubelet's event how long a pull took, without the time
+// that it waited for other pulls.
+var pulledPattern = regexp.MustCompile(`Successfully pulled image "[^"]*" in ([^ ]+)`)
+
+// Events returns the reasons and messages of the events about a pod.
+func (l *Landscape) Events(ctx context.Context, pod *corev1.Pod) ([]string, error) {
+	events := &corev1.EventList{}
+	if err := l.ShootClient.List(ctx, events, client.InNamespace(pod.Namespace)); err != nil {
+		return nil, fmt.Errorf("list events: %w", err)
+	}
+	var messages []string
+	for _, event := range events.Items {
+		if event.InvolvedObject.UID == pod.UID {
+			messages = append(messages, event.Reason+": "+event.Message)
+		}
+	}
+	return messages, nil
+}
+
+// RemovePod deletes a pod, waits until it is gone, and empties the node's image
+// store of its image: no layer of it is left.
+func (l *Landscape) RemovePod(ctx context.Context, pod *corev1.Pod) error {
+	if err := l.ShootClient.Delete(ctx, pod); err != nil {
+		return fmt.Errorf("delete pod: %w", err)
+	}
+	err := wait.PollUntilContextCancel(ctx, pollInterval, true, func(ctx context.Context) (bool, error) {
+		err := l.ShootClient.Get(ctx, client.ObjectKeyFromObject(pod), pod)
+		return err != nil, client.IgnoreNotFound(err)
+	})
+	if err != nil {
+		return fmt.Errorf("wait for the end of a pod: %w", err)
+	}
+	return l.forgetImage(ctx, pod.Spec.Containers[0].Image)
+}
+
+// forgetImage removes an image from the node as a kubelet does that needs space.
+func (l *Landscape) forgetImage(ctx context.Context, image string) error {
+	conn, err := grpc.NewClient("unix://"+l.Node.Path("/run/containerd/containerd.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return fmt.Errorf("connect to containerd: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	images := runtimeapi.NewImageServiceClient(conn)
+	spec := &runtimeapi.ImageSpec{Image: image}
+	if _, err := images.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: spec}); err != nil {
+		return fmt.Errorf("remove image %s from the node: %w", image, err)
+	}
+	status, err := images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: spec})
+	if err != nil {
+		return fmt.Errorf("look for image %s on the node: %w", image, err)
+	}
+	if status.Image != nil {
+		return fmt.Errorf("image %s is still on the node", image)
+	}
+	return nil
+}
