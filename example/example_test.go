@@ -54,6 +54,25 @@ func TestExtensionIsWhatTheShootAsksFor(t *testing.T) {
 	g.Expect(decode(g, extension.Spec.ProviderConfig.Raw)).To(Equal(decode(g, providerConfig(g, shoot))))
 }
 
+func TestDemoIsOneShoot(t *testing.T) {
+	g := NewWithT(t)
+	cluster, extension, osc := &extensionsv1alpha1.Cluster{}, &extensionsv1alpha1.Extension{}, &extensionsv1alpha1.OperatingSystemConfig{}
+	unmarshal(g, read(g, "demo/cluster.yaml"), cluster)
+	unmarshal(g, read(g, "demo/extension.yaml"), extension)
+	unmarshal(g, read(g, "demo/operatingsystemconfig.yaml"), osc)
+	shoot := &gardencorev1beta1.Shoot{}
+	unmarshal(g, cluster.Spec.Shoot.Raw, shoot)
+
+	g.Expect(shoot.Status.TechnicalID).To(Equal(cluster.Name))
+	g.Expect(extension.Namespace).To(Equal(cluster.Name))
+	g.Expect(osc.Namespace).To(Equal(cluster.Name))
+	g.Expect(extension.Name).To(Equal(v1alpha3.ExtensionType))
+	g.Expect(extension.Spec.Type).To(Equal(v1alpha3.ExtensionType))
+	g.Expect(extension.Spec.ProviderConfig).NotTo(BeNil())
+	g.Expect(decode(g, extension.Spec.ProviderConfig.Raw)).To(Equal(decode(g, providerConfig(g, shoot))))
+	g.Expect(osc.Spec.Purpose).To(Equal(extensionsv1alpha1.OperatingSystemConfigPurposeReconcile))
+}
+
 func TestCacheConfiguration(t *testing.T) {
 	g := NewWithT(t)
 	config, err := configv1alpha1.DecodeCacheConfiguration(read(g, "cache-configuration.yaml"))

@@ -17,7 +17,10 @@ if [ $# -eq 0 ]; then
   names=(gardener-extension-registry-cache registry-cache)
 fi
 
+# Nothing of the caller's settings may be in the binaries.
+export CGO_ENABLED=0 GOFLAGS='' GOWORK=off GOEXPERIMENT='' GOAMD64=v1 GOARM64=v8.0
+
 for name in "${names[@]}"; do
-  CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$output/$name" "./cmd/$name"
+  go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$output/$name" "./cmd/$name"
   echo "$output/$name $version"
 done

@@ -21,12 +21,15 @@ export CGO_ENABLED=0 GOFLAGS='' GOWORK=off GOOS='' GOARCH=''
 # of a package that the module in the folder below hack/tools pins.
 build() {
   local name="$1" module="$tools/$2" package="$3" flags="${4:-}" tags="${5:-}" key binary started=$SECONDS
-  key="$(cd "$module" && { go env GOVERSION; echo "$flags $tags"; cat go.mod go.sum; } | sha256sum | cut -c1-12)"
+  key="$(cd "$module" && { go env GOVERSION GOARCH; echo "$CGO_ENABLED $flags $tags"; cat go.mod go.sum; } | sha256sum | cut -c1-12)"
   binary="$cache/$key/$name"
   if [ ! -x "$binary" ]; then
     mkdir -p "$cache/$key"
     echo "building $name ..." >&2
-    (cd "$module" && go build -trimpath -buildvcs=false -tags "$tags" -ldflags "-s -w $flags" -o "$binary.$$" "$package")
+    (cd "$module" && go build -trimpath -buildvcs=false -tags "$tags" -ldflags "-s -w $flags" -o "$binary.$$" "$package") || {
+      rm -f "$binary.$$"
+      return 1
+    }
     mv "$binary.$$" "$binary" # concurrent builds each replace it as a whole
     echo "built $name in $((SECONDS - started)) s" >&2
   fi

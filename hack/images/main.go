@@ -38,8 +38,10 @@ const (
 	licenses = "Apache-2.0"
 )
 
-// programs are the images' names, and those of their programs below cmd.
-var programs = []struct{ name, description string }{
+// program is a program below cmd, which is also the name of its image.
+type program struct{ name, description string }
+
+var programs = []program{
 	{"gardener-extension-registry-cache", "Gardener extension that gives Shoots pull-through registry caches"},
 	{"registry-cache", "Pull-through cache of one upstream registry"},
 }
@@ -71,10 +73,11 @@ func run(ctx context.Context, arguments []string) error {
 	if err != nil {
 		return err
 	}
-	for _, program := range programs {
-		if *wantedImages != "" && !slices.Contains(strings.Split(*wantedImages, ","), program.name) {
-			continue
-		}
+	wanted, err := selectPrograms(*wantedImages)
+	if err != nil {
+		return err
+	}
+	for _, program := range wanted {
 		index, err := buildIndex(ctx, program.name, program.description, *version, platforms)
 		if err != nil {
 			return fmt.Errorf("image %s: %w", program.name, err)
@@ -90,6 +93,22 @@ func run(ctx context.Context, arguments []string) error {
 		}
 	}
 	return nil
+}
+
+// selectPrograms returns the programs of a list of names, or all.
+func selectPrograms(list string) ([]program, error) {
+	if list == "" {
+		return programs, nil
+	}
+	var wanted []program
+	for _, name := range strings.Split(list, ",") {
+		i := slices.IndexFunc(programs, func(program program) bool { return program.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no image %q", name)
+		}
+		wanted = append(wanted, programs[i])
+	}
+	return wanted, nil
 }
 
 func parsePlatforms(list string) ([]v1.Platform, error) {

@@ -64,15 +64,10 @@ func (c *Cluster) startAPIServer(ctx context.Context, server *APIServer) error {
 	if err := server.writeCredentials(); err != nil {
 		return fmt.Errorf("credentials of the %s: %w", server.name, err)
 	}
-	p, err := process.New(process.Options{
-		Name: server.name + "-kube-apiserver", Binary: c.binaries["kube-apiserver"], LogDir: c.Logs,
-		ReadyURL: server.URL() + "/readyz",
-		Args:     server.arguments(),
-	})
-	if err != nil {
-		return err
-	}
-	if err := p.Start(ctx); err != nil {
+	if err := c.startProcess(ctx, process.Options{
+		Name: server.name + "-kube-apiserver", Binary: c.binaries["kube-apiserver"],
+		ReadyURL: server.URL() + "/readyz", Args: server.arguments(),
+	}); err != nil {
 		return err
 	}
 	crds, err := gardener.DefinitionFiles(ctx, server.name)

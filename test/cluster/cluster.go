@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/gardener/gardener/pkg/client/kubernetes"
@@ -85,6 +86,19 @@ func Start(ctx context.Context, box *sandbox.Sandbox, options Options) (*Cluster
 	return c, nil
 }
 
+// RecentLogs returns the end of the log of each process, and of the node's.
+func (c *Cluster) RecentLogs(ctx context.Context) string {
+	logs, err := filepath.Glob(filepath.Join(c.Logs, "*.log"))
+	if err != nil {
+		return err.Error()
+	}
+	var all strings.Builder
+	for _, log := range logs {
+		fmt.Fprintf(&all, "%s\n%s\n", filepath.Base(log), process.Tail(log))
+	}
+	return all.String() + c.Node.RecentLogs(ctx)
+}
+
 // startControlPlanes starts all that is not on the node.
 func (c *Cluster) startControlPlanes(ctx context.Context) error {
 	if err := c.startEtcd(ctx); err != nil {
@@ -127,32 +141,29 @@ func (c *Cluster) startEtcd(ctx context.Context) error {
 }
 
 func (c *Cluster) startControllerManager(ctx context.Context) error {
-	kubeconfig := c.Shoot.KubeconfigFile
-	return c.startProcess(ctx, process.Options{
-		Name:     "kube-controller-manager",
-		ReadyURL: "https://127.0.0.1:10257/healthz",
-		Args: []string{
-			"--kubeconfig=" + kubeconfig, "--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
-			"--bind-address=127.0.0.1", "--cert-dir=" + filepath.Join(c.Dir, "kube-controller-manager"),
-			"--service-account-private-key-file=" + c.Shoot.serviceAccountKeyFile, "--root-ca-file=" + c.Shoot.caFile,
-			"--use-service-account-credentials=true",
-			"--allocate-node-cidrs=false",
-			"--leader-elect=false",
-			"--pvclaimbinder-sync-period=1s",
-		},
-	})
+	return c.startComponent(ctx, "kube-controller-manager", 10257,
+		"--service-account-private-key-file="+c.Shoot.serviceAccountKeyFile, "--root-ca-file="+c.Shoot.caFile,
+		"--use-service-account-credentials=true",
+		"--allocate-node-cidrs=false",
+		"--pvclaimbinder-sync-period=1s",
+	)
 }
 
 func (c *Cluster) startScheduler(ctx context.Context) error {
+	return c.startComponent(ctx, "kube-scheduler", 10259)
+}
+
+// startComponent starts one of the components that work on the Shoot.
+func (c *Cluster) startComponent(ctx context.Context, name string, port int, arguments ...string) error {
 	kubeconfig := c.Shoot.KubeconfigFile
 	return c.startProcess(ctx, process.Options{
-		Name:     "kube-scheduler",
-		ReadyURL: "https://127.0.0.1:10259/healthz",
-		Args: []string{
-			"--kubeconfig=" + kubeconfig, "--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
-			"--bind-address=127.0.0.1", "--cert-dir=" + filepath.Join(c.Dir, "kube-scheduler"),
+		Name:     name,
+		ReadyURL: fmt.Sprintf("https://127.0.0.1:%d/healthz", port),
+		Args: append(arguments,
+			"--kubeconfig="+kubeconfig, "--authentication-kubeconfig="+kubeconfig, "--authorization-kubeconfig="+kubeconfig,
+			"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", port), "--cert-dir="+filepath.Join(c.Dir, name),
 			"--leader-elect=false",
-		},
+		),
 	})
 }
 
@@ -164,10 +175,13 @@ func (c *Cluster) startResourceManager(ctx context.Context) error {
 	return manager.Start(ctx)
 }
 
-// startProcess starts one of the binaries, whose name is the process', outside of
-// the node.
+// startProcess starts one of the binaries outside of the node: that of the
+// process' name, unless the options say another.
 func (c *Cluster) startProcess(ctx context.Context, options process.Options) error {
-	options.Binary, options.LogDir = c.binaries[options.Name], c.Logs
+	options.LogDir = c.Logs
+	if options.Binary == "" {
+		options.Binary = c.binaries[options.Name]
+	}
 	p, err := process.New(options)
 	if err != nil {
 		return err

@@ -28,10 +28,10 @@ func (c *Cluster) EnterScripts(box *sandbox.Sandbox) (Scripts, error) {
 		Seed: filepath.Join(box.Dir, "seed"), Shoot: filepath.Join(box.Dir, "shoot"), Node: filepath.Join(box.Dir, "node-shell"),
 	}
 	enter := fmt.Sprintf("nsenter --target %d --mount --net --pid --uts --ipc --", box.PID)
-	path := "PATH=" + filepath.Dir(c.binaries["kubectl"]) + ":$PATH"
+	path := fmt.Sprintf(`PATH="%s:$PATH"`, filepath.Dir(c.binaries["kubectl"]))
 	for file, command := range map[string]string{
-		scripts.Seed:  enter + " env " + path + " KUBECONFIG=" + c.Seed.KubeconfigFile,
-		scripts.Shoot: enter + " env " + path + " KUBECONFIG=" + c.Shoot.KubeconfigFile,
+		scripts.Seed:  fmt.Sprintf(`%s env %s KUBECONFIG="%s"`, enter, path, c.Seed.KubeconfigFile),
+		scripts.Shoot: fmt.Sprintf(`%s env %s KUBECONFIG="%s"`, enter, path, c.Shoot.KubeconfigFile),
 		scripts.Node:  enter + " nsenter " + strings.Join(c.Node.enter(), " ") + " KUBECONFIG=" + adminKubeconfig,
 	} {
 		content := "#!/bin/sh\n[ $# -gt 0 ] || set -- bash\nexec " + command + " \"$@\"\n"

@@ -29,8 +29,7 @@ import (
 
 const (
 	// NodeName is the name of the node, in the Shoot and as a host.
-	NodeName = nodeName
-	nodeName = "node1"
+	NodeName = "node1"
 
 	// OperatingSystemConfigSecret is the Secret in the Shoot's kube-system in which
 	// gardener-node-agent looks for the node's OperatingSystemConfig.
@@ -41,10 +40,6 @@ const (
 
 	shutdownTimeout = time.Minute
 )
-
-// nodeNamespaces are those of the node, in addition to a namespace of control
-// groups, which the node's first process makes when it is in its own groups.
-const nodeNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
 
 // Node is a running node.
 type Node struct {
@@ -86,11 +81,11 @@ func (c *Cluster) newNode(ctx context.Context, box *sandbox.Sandbox) (*Node, err
 // boot starts the node's systemd.
 func (n *Node) boot(ctx context.Context) error {
 	n.booting = time.Now()
-	// Of an earlier boot.
-	if err := n.box.Cgroups.Clear(); err != nil {
+	cgroups, err := n.box.Cgroups.Create("node")
+	if err != nil {
 		return err
 	}
-	config, err := json.Marshal(nodeConfig{Root: n.root(), Cgroups: n.box.Cgroups})
+	config, err := json.Marshal(nodeConfig{Root: n.root(), Cgroups: cgroups})
 	if err != nil {
 		return fmt.Errorf("marshal configuration of the node: %w", err)
 	}
@@ -99,9 +94,9 @@ func (n *Node) boot(ctx context.Context) error {
 		return fmt.Errorf("find own program: %w", err)
 	}
 	n.init = exec.Command(program) //nolint:gosec // the running program
-	n.init.Env = []string{nodeVariable + "=" + string(config)}
+	n.init.Env = append(os.Environ(), nodeVariable+"="+string(config))
 	n.init.Stdout, n.init.Stderr = n.log, n.log
-	n.init.SysProcAttr = &syscall.SysProcAttr{Cloneflags: nodeNamespaces, Setsid: true}
+	n.init.SysProcAttr = &syscall.SysProcAttr{Cloneflags: sandbox.Namespaces, Setsid: true}
 	proceed, err := n.init.StdinPipe()
 	if err != nil {
 		return fmt.Errorf("create pipe to the node: %w", err)
@@ -127,13 +122,14 @@ func (n *Node) boot(ctx context.Context) error {
 // Shutdown has the node's systemd stop all units and end. Like that of any node it
 // takes the pods with it; what is on the disks stays for the next boot.
 func (n *Node) Shutdown(ctx context.Context) error {
-	// systemd ends before it could tell systemctl of success.
-	_, _ = n.Run(ctx, "systemctl", "poweroff")
+	// An error counts only if the node stays up: systemd may end before it could tell
+	// systemctl of success.
+	_, asked := n.Run(ctx, "systemctl", "poweroff")
 	select {
 	case <-n.ended:
 		return nil
 	case <-time.After(shutdownTimeout):
-		return fmt.Errorf("the node did not go down within %s", shutdownTimeout)
+		return errors.Join(fmt.Errorf("the node did not go down within %s", shutdownTimeout), asked)
 	case <-ctx.Done():
 		return fmt.Errorf("shut down the node: %w", ctx.Err())
 	}
@@ -164,26 +160,27 @@ func (n *Node) AwaitReady(ctx context.Context) error {
 		case <-waiting.Done():
 		}
 		tick.Stop()
-		return errors.Join(errors.New("the node did not become Ready"), waiting.Err(), errors.New(n.recentLogs(context.WithoutCancel(ctx))))
+		return errors.Join(errors.New("the node did not become Ready"), waiting.Err(), errors.New(n.RecentLogs(context.WithoutCancel(ctx))))
 	}
 }
 
 func (n *Node) isReady(ctx context.Context) bool {
 	node := &corev1.Node{}
-	if n.client.Get(ctx, client.ObjectKey{Name: nodeName}, node) != nil {
+	if n.client.Get(ctx, client.ObjectKey{Name: NodeName}, node) != nil {
 		return false
 	}
 	for _, condition := range node.Status.Conditions {
 		if condition.Type == corev1.NodeReady {
-			// Truncated, as the API does to the other side.
-			return condition.Status == corev1.ConditionTrue && !condition.LastHeartbeatTime.Time.Before(n.booting.Truncate(time.Second))
+			// The API knows seconds only: the last heartbeat of an earlier boot is never
+			// later than the next boot, but one of this boot may not be either.
+			return condition.Status == corev1.ConditionTrue && condition.LastHeartbeatTime.After(n.booting)
 		}
 	}
 	return false
 }
 
-// recentLogs returns the end of what systemd and its services logged.
-func (n *Node) recentLogs(ctx context.Context) string {
+// RecentLogs returns the end of what systemd and its services logged.
+func (n *Node) RecentLogs(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	journal, err := n.Run(ctx, "journalctl", "--no-pager", "--lines=60")
@@ -257,7 +254,7 @@ func becomeNode() error {
 	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
 		return fmt.Errorf("make namespace of control groups: %w", err)
 	}
-	if err := unix.Sethostname([]byte(nodeName)); err != nil {
+	if err := unix.Sethostname([]byte(NodeName)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
 	if err := mountNode(config); err != nil {

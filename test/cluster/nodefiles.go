@@ -51,14 +51,14 @@ var nodeTemplates embed.FS
 // paths on it.
 func (c *Cluster) nodeFiles(ctx context.Context) (map[string][]byte, error) {
 	contents := map[string][]byte{
-		"/etc/hostname":    []byte(nodeName + "\n"),
+		"/etc/hostname":    []byte(NodeName + "\n"),
 		"/etc/fstab":       nil,
 		"/etc/machine-id":  nil, // systemd makes one
 		"/etc/resolv.conf": []byte("nameserver " + hostAddress + "\n"),
 		clusterCA:          c.Shoot.ca.CertificatePEM,
 		adminKubeconfig:    c.Shoot.Kubeconfig,
 
-		nodeagentconfigv1alpha1.MachineNameFilePath: []byte(nodeName),
+		nodeagentconfigv1alpha1.MachineNameFilePath: []byte(NodeName),
 	}
 	err := fs.WalkDir(nodeTemplates, "node", func(name string, entry fs.DirEntry, err error) error {
 		if err == nil && !entry.IsDir() {
@@ -69,7 +69,7 @@ func (c *Cluster) nodeFiles(ctx context.Context) (map[string][]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read files of the node: %w", err)
 	}
-	kubelet, err := c.Shoot.clientCertificate("system:node:"+nodeName, "system:nodes")
+	kubelet, err := c.Shoot.clientCertificate("system:node:"+NodeName, "system:nodes")
 	if err != nil {
 		return nil, fmt.Errorf("generate certificate of the kubelet: %w", err)
 	}
@@ -131,7 +131,7 @@ func kubeProxyConfiguration() *kubeproxyconfigv1alpha1.KubeProxyConfiguration {
 		Mode:             "nftables",
 		ClientConnection: componentbaseconfigv1alpha1.ClientConnectionConfiguration{Kubeconfig: adminKubeconfig},
 		ClusterCIDR:      podNetwork,
-		HostnameOverride: nodeName,
+		HostnameOverride: NodeName,
 		BindAddress:      "0.0.0.0",
 		OOMScoreAdj:      ptr.To[int32](0),
 		// Limits of the whole machine stay as they are.

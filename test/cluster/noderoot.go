@@ -7,6 +7,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,17 +24,19 @@ var (
 	// notOfTheNode are files of the machine that would make its node another one:
 	// which services there are, and what the components under test have left.
 	notOfTheNode = []string{
-		"/etc/systemd/system/*", "/etc/systemd/network/*", "/usr/lib/systemd/system/*.wants", "/usr/lib/systemd/system-generators",
-		"/etc/containerd", "/etc/cni", "/etc/kubernetes", "/opt/cni", "/var/lib/gardener-node-agent", "/var/lib/registry-hosts",
-		"/var/log/journal", "/etc/resolv.conf", "/usr/sbin/runc",
+		"etc/systemd/system/*", "etc/systemd/network/*", "usr/lib/systemd/system/*.wants", "usr/lib/systemd/system-generators",
+		"etc/containerd", "etc/cni", "etc/kubernetes", "opt/cni", "var/lib/gardener-node-agent", "var/lib/registry-hosts",
+		"var/log/journal",
 	}
 
-	// sysctls are those of the whole machine that a kubelet sets. The node has
-	// files of its own in their place.
+	// sysctls are those of the whole machine that a kubelet or systemd sets. The
+	// node has files of its own in their place.
 	sysctls = []string{
 		"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
+		"fs/file-max", "fs/nr_open",
 	}
-	// networkSysctls are those of the node's own network.
+	// networkSysctls are those of the node's own network. The one of bridges is not
+	// there without a kernel module, and only matters to pods that use Services.
 	networkSysctls = []string{"net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"}
 
 	devices = []string{"null", "zero", "full", "random", "urandom", "tty", "kmsg"}
@@ -56,54 +59,67 @@ func (n *Node) mountRoot(programs binaries) error {
 	if err := unix.Mount("overlay", n.root(), "overlay", 0, "lowerdir=/,upperdir="+upper+",workdir="+work); err != nil {
 		return fmt.Errorf("mount overlay: %w", err)
 	}
+	// No link in the overlay may lead out of it, for what is changed there would be
+	// changed on the machine.
+	root, err := os.OpenRoot(n.root())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
 	for _, pattern := range notOfTheNode {
-		matches, err := filepath.Glob(filepath.Join(n.root(), pattern))
+		matches, err := fs.Glob(root.FS(), pattern)
 		if err != nil {
 			return err
 		}
 		for _, match := range matches {
-			if err := os.RemoveAll(match); err != nil {
+			if err := root.RemoveAll(match); err != nil {
 				return err
 			}
 		}
 	}
 	for _, dir := range nodeData {
-		source, target := filepath.Join(n.dir, "data", dir), filepath.Join(n.root(), dir)
-		if err := makeDirs(source, target); err != nil {
+		source := filepath.Join(n.dir, "data", dir)
+		if err := makeDirs(source); err != nil {
 			return err
 		}
-		if err := bind(source, target); err != nil {
+		if err := n.mount(root, source, dir); err != nil {
 			return err
 		}
 	}
-	return n.mountBinaries(programs)
+	return n.mountBinaries(root, programs)
+}
+
+// mount mounts a folder of the machine to a path on the node.
+func (n *Node) mount(root *os.Root, source, path string) error {
+	if err := root.MkdirAll(relative(path), 0o755); err != nil {
+		return err
+	}
+	return bind(source, filepath.Join(n.root(), path))
 }
 
 // mountBinaries mounts the folders of the binaries and links to those that the
 // node is to have. Not the files alone: runc runs a copy of itself, which it takes
 // from the folder that it is in.
-func (n *Node) mountBinaries(programs binaries) error {
+func (n *Node) mountBinaries(root *os.Root, programs binaries) error {
+	mounted := map[string]string{}
 	for dir, names := range nodeBinaries {
-		if err := makeDirs(filepath.Join(n.root(), dir)); err != nil {
+		if err := root.MkdirAll(relative(dir), 0o755); err != nil {
 			return err
 		}
 		for _, name := range names {
 			source := filepath.Dir(programs[name])
-			mounted := filepath.Join("/opt/test-binaries", filepath.Base(source))
-			if _, err := os.Stat(filepath.Join(n.root(), mounted)); errors.Is(err, os.ErrNotExist) {
-				if err := makeDirs(filepath.Join(n.root(), mounted)); err != nil {
-					return err
-				}
-				if err := bind(source, filepath.Join(n.root(), mounted)); err != nil {
+			if mounted[source] == "" {
+				mounted[source] = fmt.Sprintf("/opt/test-binaries/%d", len(mounted))
+				if err := n.mount(root, source, mounted[source]); err != nil {
 					return err
 				}
 			}
-			link := filepath.Join(n.root(), dir, name)
+			link := relative(filepath.Join(dir, name))
 			// One that the machine has.
-			if err := os.RemoveAll(link); err != nil {
+			if err := root.RemoveAll(link); err != nil {
 				return err
 			}
-			if err := os.Symlink(filepath.Join(mounted, filepath.Base(programs[name])), link); err != nil {
+			if err := root.Symlink(filepath.Join(mounted[source], filepath.Base(programs[name])), link); err != nil {
 				return err
 			}
 		}
@@ -113,26 +129,38 @@ func (n *Node) mountBinaries(programs binaries) error {
 
 // installFiles writes the files, and the links that have systemd start our units.
 func (n *Node) installFiles(contents map[string][]byte) error {
+	root, err := os.OpenRoot(n.root())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
 	for path, content := range contents {
-		target := filepath.Join(n.root(), path)
-		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil { //nolint:gosec // a folder of an operating system
+		target := relative(path)
+		if err := root.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(target, content, 0o644); err != nil { //nolint:gosec // a file of an operating system
+		// The machine's may be a link.
+		if err := root.RemoveAll(target); err != nil {
+			return err
+		}
+		if err := root.WriteFile(target, content, 0o644); err != nil {
 			return err
 		}
 	}
-	wants := filepath.Join(n.root(), "etc/systemd/system/multi-user.target.wants")
-	if err := makeDirs(wants); err != nil {
+	const wants = "etc/systemd/system/multi-user.target.wants"
+	if err := root.MkdirAll(wants, 0o755); err != nil {
 		return err
 	}
 	for _, unit := range slices.Concat(nodeUnits, []string{"systemd-journald.service"}) {
-		if err := os.Symlink("/lib/systemd/system/"+unit, filepath.Join(wants, unit)); err != nil {
+		if err := root.Symlink("/lib/systemd/system/"+unit, filepath.Join(wants, unit)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// relative is a path of the node as an os.Root takes it.
+func relative(path string) string { return strings.TrimPrefix(path, "/") }
 
 // mountNode mounts what every boot has anew, makes the root folder that of the
 // process, and lets go of the machine's. It runs in the namespaces of the node.
@@ -207,7 +235,7 @@ func setSysctls(root string) error {
 			return fmt.Errorf("read sysctl: %w", err)
 		}
 		own := filepath.Join(root, "run/sysctl-"+strings.ReplaceAll(name, "/", "-"))
-		if err := os.WriteFile(own, content, 0o600); err != nil {
+		if err := os.WriteFile(own, content, 0o600); err != nil { //nolint:gosec // a file in the node's own /run
 			return err
 		}
 		if err := bind(own, target); err != nil {
@@ -215,8 +243,9 @@ func setSysctls(root string) error {
 		}
 	}
 	for _, name := range networkSysctls {
-		if err := os.WriteFile(filepath.Join(root, "proc/sys", name), []byte("1"), 0); err != nil { //nolint:gosec // a sysctl of the list
-			return fmt.Errorf("set sysctl (is the kernel module br_netfilter loaded?): %w", err)
+		err := os.WriteFile(filepath.Join(root, "proc/sys", name), []byte("1"), 0)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("set sysctl: %w", err)
 		}
 	}
 	return nil

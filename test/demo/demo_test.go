@@ -23,6 +23,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/gardener/gardener-extension-registry-cache/test/cluster"
+	"github.com/gardener/gardener-extension-registry-cache/test/sandbox"
 )
 
 // Set in the environment of the demo under test, which is the test binary itself.
@@ -37,10 +38,22 @@ func TestMain(m *testing.M) {
 
 // demo is a running demo, whose files are below dir.
 type demo struct {
-	cmd    *exec.Cmd
-	dir    string
-	lines  *bufio.Scanner
-	stderr bytes.Buffer
+	cmd *exec.Cmd
+	dir string
+	// sandbox is the name of the demo's sandbox, once it has printed something.
+	sandbox string
+	lines   *bufio.Scanner
+	stderr  bytes.Buffer
+}
+
+// tempDir is a folder where sandboxes' folders may be, as t.TempDir may not.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	g := NewWithT(t)
+	dir, err := os.MkdirTemp(sandbox.Base(), "demo-test-")
+	g.Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(func() { g.Expect(os.RemoveAll(dir)).To(Succeed()) })
+	return dir
 }
 
 // startDemo skips the test, or fails it if REQUIRE_CLUSTER is set, where the demo
@@ -72,7 +85,7 @@ func startDemo(t *testing.T, dir string, variables ...string) *demo {
 func sandboxSupported(t *testing.T) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "run", "../sandbox/check")
-	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
+	cmd.Env = append(os.Environ(), "TMPDIR="+tempDir(t))
 	output, err := cmd.CombinedOutput()
 	if err == nil {
 		return ""
@@ -88,6 +101,9 @@ func (d *demo) readUntil(t *testing.T, text string) string {
 	for d.lines.Scan() {
 		fmt.Fprintln(&read, d.lines.Text())
 		if strings.Contains(d.lines.Text(), text) {
+			if folders, err := filepath.Glob(filepath.Join(d.dir, "*")); err == nil && len(folders) == 1 {
+				d.sandbox = filepath.Base(folders[0])
+			}
 			return read.String()
 		}
 	}
@@ -116,6 +132,19 @@ func (d *demo) remains(t *testing.T) []string {
 			left = append(left, file)
 		}
 	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	g.Expect(err).NotTo(HaveOccurred())
+	if strings.Contains(string(mounts), d.dir) {
+		left = append(left, "mounts")
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup/*/", "/sys/fs/cgroup/", "/run/registry-cache-sandbox/"} {
+		if d.sandbox == "" {
+			break // it ended before its name was known
+		}
+		groups, err := filepath.Glob(pattern + d.sandbox)
+		g.Expect(err).NotTo(HaveOccurred())
+		left = append(left, groups...)
+	}
 	return left
 }
 
@@ -125,11 +154,10 @@ func machine(t *testing.T) map[string]string {
 	g := NewWithT(t)
 	state := map[string]string{}
 	for _, file := range []string{
-		"/proc/self/mountinfo", "/proc/net/route", "/etc/resolv.conf", "/etc/hostname",
+		"/proc/net/route", "/etc/resolv.conf", "/etc/hostname", "/proc/sys/kernel/hostname",
 		"/proc/sys/vm/overcommit_memory", "/proc/sys/vm/panic_on_oom", "/proc/sys/kernel/panic", "/proc/sys/kernel/panic_on_oops",
-		"/proc/sys/kernel/keys/root_maxkeys", "/proc/sys/kernel/keys/root_maxbytes", "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname",
-		"/proc/sys/fs/nr_open", "/proc/sys/fs/file-max", "/proc/sys/fs/inotify/max_user_instances", "/proc/sys/net/ipv4/ip_forward",
-		"/proc/sys/net/netfilter/nf_conntrack_max",
+		"/proc/sys/kernel/keys/root_maxkeys", "/proc/sys/kernel/keys/root_maxbytes", "/proc/sys/kernel/core_pattern",
+		"/proc/sys/fs/nr_open", "/proc/sys/fs/file-max", "/proc/sys/net/ipv4/ip_forward",
 	} {
 		content, err := os.ReadFile(file)
 		if !os.IsNotExist(err) {
@@ -137,29 +165,21 @@ func machine(t *testing.T) map[string]string {
 		}
 		state[file] = string(content)
 	}
-	interfaces, err := net.Interfaces()
-	g.Expect(err).NotTo(HaveOccurred())
-	for _, link := range interfaces {
-		state["interfaces"] += link.Name + " "
-	}
-	for _, pattern := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup/*/*"} {
-		groups, err := filepath.Glob(pattern)
-		g.Expect(err).NotTo(HaveOccurred())
-		for _, group := range groups {
-			if strings.Contains(group, "registry-cache") {
-				state["cgroups"] += group + " "
-			}
+	// Others may come and go on the machine.
+	for _, name := range []string{"network", "node", "eth0", "cni0"} {
+		if link, err := net.InterfaceByName(name); err == nil {
+			state["interface "+name] = strconv.Itoa(link.Index)
 		}
 	}
 	return state
 }
 
-var row = regexp.MustCompile(`^ +([0-9.]+) +([0-9.]+) MiB +([0-9]+) +([0-9.]+) MiB   (.+)$`)
+var row = regexp.MustCompile(`^ +([0-9.]+) +([0-9.]+) MiB +([0-9]+) +([0-9.]+) MiB +(.+)$`)
 
 func TestStory(t *testing.T) {
 	g := NewWithT(t)
 	before := machine(t)
-	d := startDemo(t, t.TempDir())
+	d := startDemo(t, tempDir(t))
 	story := d.readUntil(t, "requests upstream")
 	table := d.readUntil(t, "The demo took")
 	g.Expect(d.cmd.Wait()).To(Succeed(), d.stderr.String)
@@ -208,8 +228,10 @@ func TestInterruption(t *testing.T) {
 		t.Run(stage, func(t *testing.T) {
 			g := NewWithT(t)
 			before := machine(t)
-			d := startDemo(t, t.TempDir())
+			d := startDemo(t, tempDir(t))
 			d.readUntil(t, stage)
+			g.Expect(d.sandbox).NotTo(BeEmpty())
+			g.Expect(d.remains(t)).NotTo(BeEmpty())
 
 			g.Expect(d.cmd.Process.Signal(os.Interrupt)).To(Succeed())
 			d.readRest()
@@ -225,7 +247,7 @@ func TestInterruption(t *testing.T) {
 func TestFailureLeavesNothing(t *testing.T) {
 	g := NewWithT(t)
 	before := machine(t)
-	d := startDemo(t, t.TempDir(), "TEST_ASSET_RUNC=/proc/self/exe/missing")
+	d := startDemo(t, tempDir(t), "TEST_ASSET_RUNC=/proc/self/exe/missing")
 	d.readRest()
 	g.Expect(d.cmd.Wait()).To(HaveOccurred())
 	g.Expect(d.cmd.ProcessState.ExitCode()).To(Equal(1))
@@ -238,7 +260,7 @@ func TestFailureLeavesNothing(t *testing.T) {
 func TestKeepExplainsHowToLookAround(t *testing.T) {
 	g := NewWithT(t)
 	before := machine(t)
-	d := startDemo(t, t.TempDir(), "KEEP=1")
+	d := startDemo(t, tempDir(t), "KEEP=1")
 	d.readUntil(t, "The demo took")
 	explanation := d.readUntil(t, "Logs of all that is not on the node")
 
@@ -246,13 +268,8 @@ func TestKeepExplainsHowToLookAround(t *testing.T) {
 	commands := regexp.MustCompile(`(?m)^    (/.+)$`).FindAllStringSubmatch(explanation, -1)
 	g.Expect(commands).To(HaveLen(4))
 	for _, command := range commands {
-		if strings.HasSuffix(command[1], "-f") {
-			command[1] = strings.TrimSuffix(command[1], "-f") // which does not end
-		}
-		if strings.Contains(command[1], "hosts.toml") {
-			continue // withdrawn at the end of the story
-		}
-		output, err := exec.CommandContext(t.Context(), "sh", "-c", command[1]).CombinedOutput()
+		// With -f it does not end.
+		output, err := exec.CommandContext(t.Context(), "sh", "-c", strings.TrimSuffix(command[1], "-f")).CombinedOutput()
 		g.Expect(err).NotTo(HaveOccurred(), "%s: %s", command[1], output)
 		g.Expect(string(output)).To(ContainSubstring("registry"), command[1])
 	}

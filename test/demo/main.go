@@ -41,6 +41,9 @@ func inside(box *sandbox.Sandbox) int {
 	keep := os.Getenv("KEEP") != ""
 	s := newStory(os.Stdout)
 	err := s.tell(ctx, box)
+	if err == nil && keep {
+		err = s.bringBack(ctx)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 	}

@@ -6,12 +6,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/gardener/gardener-extension-registry-cache/pkg/hosts"
 	"github.com/gardener/gardener-extension-registry-cache/test/cluster"
 	"github.com/gardener/gardener-extension-registry-cache/test/landscape"
 	"github.com/gardener/gardener-extension-registry-cache/test/sandbox"
@@ -91,19 +93,19 @@ func (s *story) startLandscape(ctx context.Context, box *sandbox.Sandbox) (err e
 }
 
 func (s *story) pullDirectly(ctx context.Context) error {
-	return s.pull(ctx, "direct, the Shoot has no cache")
+	return s.pull(ctx, "direct, the Shoot has no cache", expectation{fromUpstream: true})
 }
 
 func (s *story) deployCache(ctx context.Context) (err error) {
 	if s.shoot, err = s.landscape.NewShoot(ctx); err != nil {
 		return err
 	}
-	s.step("applied example/demo/cluster.yaml and extension.yaml to the Seed")
+	s.step("applied example/demo/cluster.yaml to the Seed, as gardenlet does")
 	status, err := s.shoot.ApplyExtension(ctx)
 	if err != nil {
 		return err
 	}
-	s.step("the controller has reconciled the Extension: the cache is at %s", status.Caches[0].Endpoint)
+	s.step("applied example/demo/extension.yaml, and the controller has reconciled it: the cache is at %s", status.Caches[0].Endpoint)
 	pod, err := s.landscape.AwaitCache(ctx, upstreamHost)
 	if err != nil {
 		return err
@@ -117,8 +119,27 @@ func (s *story) configureNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.step("the webhook has added to the OperatingSystemConfig; it has %d files and %d units now", len(osc.Spec.Files), len(osc.Spec.Units))
-	s.step("gardener-node-agent has applied it: registry-hosts.service runs")
+	var added []string
+	for _, file := range osc.Spec.Files {
+		if strings.HasPrefix(file.Path, hosts.Directory) {
+			added = append(added, file.Path)
+		}
+	}
+	if len(added) == 0 {
+		return errors.New("the webhook has added nothing to the OperatingSystemConfig")
+	}
+	s.step("applied example/demo/operatingsystemconfig.yaml, to which the webhook has added a unit and")
+	for _, path := range added {
+		s.printf("             | %s\n", path)
+	}
+	if _, err := s.landscape.Node.Run(ctx, "systemctl", "is-active", hosts.UnitName); err != nil {
+		return err
+	}
+	s.step("gardener-node-agent has applied it: %s runs", hosts.UnitName)
+	return s.showHostsTOML(ctx)
+}
+
+func (s *story) showHostsTOML(ctx context.Context) error {
 	content, err := s.landscape.AwaitHostsTOML(ctx, upstreamHost, true)
 	if err != nil {
 		return err
@@ -131,10 +152,10 @@ func (s *story) configureNode(ctx context.Context) error {
 }
 
 func (s *story) pullThroughCache(ctx context.Context) error {
-	if err := s.pull(ctx, "cold, nobody has pulled it through the cache"); err != nil {
+	if err := s.pull(ctx, "cold, nobody has pulled it through the cache", expectation{fromCache: true, fromUpstream: true}); err != nil {
 		return err
 	}
-	return s.pull(ctx, "warm, the node's image store was emptied")
+	return s.pull(ctx, "warm, the node has forgotten the image", expectation{fromCache: true})
 }
 
 func (s *story) pullWithoutCache(ctx context.Context) error {
@@ -142,18 +163,40 @@ func (s *story) pullWithoutCache(ctx context.Context) error {
 		return err
 	}
 	s.step("scaled the cache to zero")
-	return s.pull(ctx, "cache scaled to zero")
+	return s.pull(ctx, "cache scaled to zero", expectation{fromUpstream: true})
+}
+
+// expectation says where the layers of a pull have to come from.
+type expectation struct {
+	fromCache, fromUpstream bool
 }
 
 // pull runs a pod with the image, which the node does not have.
-func (s *story) pull(ctx context.Context, title string) error {
+func (s *story) pull(ctx context.Context, title string, expected expectation) error {
 	result, err := s.landscape.Run(ctx, s.registry, upstreamHost, image)
 	if err != nil {
 		return err
 	}
 	s.pulls = append(s.pulls, pull{title, result})
 	s.step("a pod runs %s: pulled in %.2f s (%s)", image, result.Duration.Seconds(), title)
+	const content = layers * layerSize
+	if (result.CacheBytes >= content) != expected.fromCache || (result.Upstream.BlobBytes >= content) != expected.fromUpstream {
+		return fmt.Errorf("%s: %.1f MiB came from the cache and %.1f MiB from the upstream",
+			title, mebibytes(result.CacheBytes), mebibytes(result.Upstream.BlobBytes))
+	}
 	return nil
+}
+
+// bringBack has the cache there again, for those who look around.
+func (s *story) bringBack(ctx context.Context) error {
+	if err := s.shoot.ScaleCache(ctx, upstreamHost, 1); err != nil {
+		return err
+	}
+	if _, err := s.landscape.AwaitCache(ctx, upstreamHost); err != nil {
+		return err
+	}
+	_, err := s.landscape.AwaitHostsTOML(ctx, upstreamHost, true)
+	return err
 }
 
 func (s *story) printTable() error {
@@ -168,8 +211,7 @@ func (s *story) printTable() error {
 	if err := table.Flush(); err != nil {
 		return fmt.Errorf("print table: %w", err)
 	}
-	s.printf("\nThe demo took %.0f s. ", time.Since(s.started).Seconds())
-	s.printf("Nothing of it is left on this machine when it has ended.\n")
+	s.printf("\nThe demo took %.0f s. When it ends, all of its processes, mounts and networks end with it.\n", time.Since(s.started).Seconds())
 	return nil
 }
 

@@ -7,6 +7,9 @@ package e2e_test
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -43,6 +46,7 @@ var _ = Describe("Pulls of pods", func() {
 		expectWarm(pull(ctx, registry, upstreamHost, repository, "warm"))
 
 		By("scaling the cache to zero")
+		DeferCleanup(func(ctx SpecContext) { Expect(shoot.ScaleCache(ctx, upstreamHost, 1)).To(Succeed()) })
 		Expect(shoot.ScaleCache(ctx, upstreamHost, 0)).To(Succeed())
 		expectDirect(pull(ctx, registry, upstreamHost, repository, "cache just gone"))
 		_, err = land.AwaitHostsTOML(ctx, upstreamHost, false)
@@ -112,21 +116,30 @@ var _ = Describe("Pulls of pods", func() {
 	}, SpecTimeout(5*time.Minute))
 
 	DescribeTable("succeed at the first attempt when the cache goes in the middle",
-		func(ctx SpecContext, upstreamHost string, end func(context.Context, string) error) {
+		func(ctx SpecContext, upstreamHost string, end func(context.Context, string) error, direct bool) {
 			registry := startUpstream(ctx, upstream.Speed{Delay: 20 * time.Millisecond, BytesPerSecond: 1 << 20}, "", "", upstreamHost)
 			pushImage(ctx, registry, "app")
 			applyCaches(ctx, cache(upstreamHost))
 
+			clients := recordClients(registry)
 			pod, err := land.StartPod(ctx, upstreamHost+"/app:v1")
 			Expect(err).NotTo(HaveOccurred())
 			Eventually(func() int64 { return registry.Counts().BlobBytes }).Should(BeNumerically(">", 1<<20))
 			Expect(end(ctx, upstreamHost)).To(Succeed())
 			Expect(registry.Counts().BlobBytes).To(BeNumerically("<", contentSize), "it was still in the middle")
+			Expect(clients.containerd.Load()).To(BeZero(), "until now all came through the cache")
+			Expect(clients.others.Load()).NotTo(BeZero())
 
 			duration, err := land.AwaitPod(ctx, pod)
 			Expect(err).NotTo(HaveOccurred())
 			AddReportEntry("Pull: in the middle of it the cache goes", ReportEntryVisibilityAlways, fmt.Sprintf(
-				"%.2f s; upstream: %d blobs of %.1f MiB", duration.Seconds(), registry.Counts().Blobs, mebibytes(registry.Counts().BlobBytes)))
+				"%.2f s; upstream: %d blobs of %.1f MiB, of the blobs %d asked for by containerd",
+				duration.Seconds(), registry.Counts().Blobs, mebibytes(registry.Counts().BlobBytes), clients.containerd.Load()))
+			if direct {
+				Expect(clients.containerd.Load()).NotTo(BeZero(), "containerd has gone on at the upstream")
+			} else {
+				Expect(clients.containerd.Load()).To(BeZero(), "containerd has not needed the upstream")
+			}
 			events, err := land.Events(ctx, pod)
 			Expect(err).NotTo(HaveOccurred())
 			Expect(events).NotTo(ContainElement(HavePrefix("Failed")))
@@ -140,10 +153,34 @@ var _ = Describe("Pulls of pods", func() {
 			Expect(pull(ctx, registry, upstreamHost, "app", "through the successor").CacheBytes).To(BeNumerically(">", contentSize))
 			expectWarm(pull(ctx, registry, upstreamHost, "app", "warm, through the successor"))
 		},
-		Entry("its pod is deleted", "deleted.test", func(ctx context.Context, upstreamHost string) error { return land.DeletePod(ctx, upstreamHost) }, SpecTimeout(5*time.Minute)),
-		Entry("its process is killed", "killed.test", func(ctx context.Context, upstreamHost string) error { return land.KillCache(ctx, upstreamHost) }, SpecTimeout(5*time.Minute)),
+		Entry("its pod is deleted, and ends the transfer before it ends", "deleted.test",
+			func(ctx context.Context, upstreamHost string) error { return land.DeletePod(ctx, upstreamHost) }, false, SpecTimeout(5*time.Minute)),
+		Entry("its process is killed, and containerd goes on at the upstream", "killed.test",
+			func(ctx context.Context, upstreamHost string) error { return land.KillCache(ctx, upstreamHost) }, true, SpecTimeout(5*time.Minute)),
 	)
 })
+
+// clients counts who asks an upstream for blobs.
+type clients struct {
+	containerd, others atomic.Int64
+}
+
+func recordClients(registry *upstream.Registry) *clients {
+	c := &clients{}
+	registry.Intercept(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+			switch {
+			case !strings.Contains(request.URL.Path, "/blobs/"):
+			case strings.HasPrefix(request.UserAgent(), "containerd/"):
+				c.containerd.Add(1)
+			default:
+				c.others.Add(1)
+			}
+			next.ServeHTTP(w, request)
+		})
+	})
+	return c
+}
 
 func cacheBytes(ctx SpecContext, upstreamHost string) int64 {
 	GinkgoHelper()

@@ -17,6 +17,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/gardener/gardener-extension-registry-cache/test/landscape"
 	"github.com/gardener/gardener-extension-registry-cache/test/upstream"
 )
 
@@ -58,14 +59,17 @@ var _ = Describe("The pod of a cache", func() {
 		Expect(pod.Spec.Containers[0].Image).To(HaveSuffix(":"+version()), "the image of this version")
 
 		By("measuring memory")
-		Eventually(func(g Gomega) {
-			memory, err := land.CacheMemory(ctx, "confined.test")
-			g.Expect(err).NotTo(HaveOccurred())
-			AddReportEntry("Memory: pod of an idle cache", ReportEntryVisibilityAlways, memory.String())
+		var memory landscape.Memory
+		Eventually(func() (err error) {
+			memory, err = land.CacheMemory(ctx, "confined.test")
+			return err
 		}).Should(Succeed())
-		memory, err := land.ControllerMemory()
+		AddReportEntry("Memory: pod of an idle cache", ReportEntryVisibilityAlways, memory.String())
+		Expect(memory.WorkingSet).To(BeNumerically("<", 20<<20))
+		memory, err = land.ControllerMemory()
 		Expect(err).NotTo(HaveOccurred())
 		AddReportEntry("Memory: controller", ReportEntryVisibilityAlways, memory.String())
+		Expect(memory.Anonymous).To(BeNumerically("<", 64<<20))
 	}, SpecTimeout(3*time.Minute))
 })
 

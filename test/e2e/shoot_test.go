@@ -6,7 +6,10 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"path/filepath"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -40,7 +43,9 @@ var _ = Describe("A running Shoot", func() {
 		applyCaches(ctx, cache("staying.test"), cache("leaving.test"))
 		expectCold(pull(ctx, leaving, "leaving.test", "app", "cold, the added cache"))
 		expectWarm(pull(ctx, leaving, "leaving.test", "app", "warm, the added cache"))
-		volumes := volumesOf(ctx, "leaving-test")
+		Expect(objectsOf(ctx, "leaving.test")).NotTo(BeEmpty())
+		volumes, err := volumesOf(ctx, "leaving-test")
+		Expect(err).NotTo(HaveOccurred())
 		Expect(volumes).To(HaveLen(1))
 		Expect(land.Node.Path("/var/lib/volumes/" + volumes[0])).To(BeADirectory())
 
@@ -66,23 +71,38 @@ var _ = Describe("A running Shoot", func() {
 		applyCaches(ctx, cache("disabled.test"))
 		expectCold(pull(ctx, registry, "disabled.test", "app", "cold"))
 
-		Expect(shoot.DisableExtension(ctx)).To(Succeed())
-		Expect(objectsOf(ctx, "disabled.test")).To(BeEmpty())
-		policies := &networkingv1.NetworkPolicyList{}
-		Expect(land.ShootClient.List(ctx, policies, client.InNamespace(metav1.NamespaceSystem))).To(Succeed())
-		Expect(policies.Items).To(BeEmpty())
-		managed := &resourcesv1alpha1.ManagedResourceList{}
-		Expect(land.SeedClient.List(ctx, managed, client.InNamespace(shoot.Namespace))).To(Succeed())
-		Expect(managed.Items).To(BeEmpty())
+		// What has to go is there: each look finds something.
+		looks := map[string]func() ([]string, error){
+			"objects of the cache in the Shoot": func() ([]string, error) { return objectsOf(ctx, "disabled.test") },
+			"volumes":                           func() ([]string, error) { return volumesOf(ctx, "disabled-test") },
+			"network policies": func() ([]string, error) {
+				return namesOf(ctx, land.ShootClient, &networkingv1.NetworkPolicyList{}, client.InNamespace(metav1.NamespaceSystem))
+			},
+			"ManagedResources": func() ([]string, error) {
+				return namesOf(ctx, land.SeedClient, &resourcesv1alpha1.ManagedResourceList{}, client.InNamespace(shoot.Namespace))
+			},
+			"certificate authorities in the Seed": func() ([]string, error) {
+				return namesOf(ctx, land.SeedClient, &corev1.SecretList{}, client.InNamespace(shoot.Namespace), client.MatchingLabels{"manager-identity": "extension-registry-cache"})
+			},
+			"files on the node": func() ([]string, error) {
+				return filesBelow(land.Node.Path("/var/lib/registry-hosts"), land.Node.Path("/etc/containerd/certs.d"), land.Node.Path("/etc/systemd/system/registry-hosts.service"))
+			},
+			"unit on the node": func() ([]string, error) {
+				units, err := land.Node.Run(ctx, "systemctl", "list-units", "--all", "--plain", "--no-legend", "registry-hosts.service")
+				return strings.Fields(units), err
+			},
+		}
+		for what, look := range looks {
+			Expect(look()).NotTo(BeEmpty(), what)
+		}
 
+		Expect(shoot.DisableExtension(ctx)).To(Succeed())
 		osc, err := shoot.UpdateNode(ctx)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(osc.Spec.Units).NotTo(ContainElement(HaveField("Name", "registry-hosts.service")))
-		for _, gone := range []string{"/etc/containerd/certs.d/disabled.test", "/etc/systemd/system/registry-hosts.service", "/var/lib/registry-hosts/registry-hosts.sh"} {
-			Expect(land.Node.Path(gone)).NotTo(BeAnExistingFile())
+		for what, look := range looks {
+			Eventually(look).Should(BeEmpty(), what)
 		}
-		Expect(filepath.Glob(land.Node.Path("/var/lib/registry-hosts/*/*"))).To(BeEmpty())
-		Expect(land.Node.Run(ctx, "systemctl", "list-units", "--all", "--plain", "--no-legend", "registry-hosts.service")).To(BeEmpty())
 		expectDirect(pull(ctx, registry, "disabled.test", "app", "direct, extension disabled"))
 	}, SpecTimeout(5*time.Minute))
 
@@ -91,8 +111,8 @@ var _ = Describe("A running Shoot", func() {
 		pushImage(ctx, registry, "app")
 		applyCaches(ctx, cache("reboot.test"))
 		expectCold(pull(ctx, registry, "reboot.test", "app", "cold"))
-		booted, err := land.Node.Run(ctx, "cat", "/proc/1/stat")
-		Expect(err).NotTo(HaveOccurred())
+		booted := land.Node.PID()
+		Expect(land.Node.DiskPath("/etc/containerd/certs.d/reboot.test/hosts.toml")).To(BeAnExistingFile())
 
 		By("shutting down")
 		before := time.Now()
@@ -102,9 +122,9 @@ var _ = Describe("A running Shoot", func() {
 
 		By("booting")
 		Expect(land.Node.Boot(ctx)).To(Succeed())
-		Expect(land.Node.Run(ctx, "cat", "/proc/1/stat")).NotTo(Equal(booted))
+		Expect(land.Node.PID()).NotTo(Equal(booted))
 		Expect(land.Node.Run(ctx, "systemctl", "is-enabled", "registry-hosts.service")).To(Equal("enabled\n"))
-		_, err = land.AwaitCache(ctx, "reboot.test")
+		_, err := land.AwaitCache(ctx, "reboot.test")
 		Expect(err).NotTo(HaveOccurred())
 		_, err = land.AwaitHostsTOML(ctx, "reboot.test", true)
 		Expect(err).NotTo(HaveOccurred())
@@ -115,36 +135,65 @@ var _ = Describe("A running Shoot", func() {
 
 // objectsOf returns the names of what a cache has in the Shoot.
 func objectsOf(ctx context.Context, upstreamHost string) ([]string, error) {
-	var names []string
+	var all []string
 	for _, list := range []client.ObjectList{
 		&appsv1.StatefulSetList{}, &corev1.PodList{}, &corev1.ServiceList{}, &corev1.SecretList{}, &corev1.PersistentVolumeClaimList{},
 	} {
-		err := land.ShootClient.List(ctx, list, client.InNamespace(metav1.NamespaceSystem), client.MatchingLabels{"upstream-host": upstreamHost})
+		names, err := namesOf(ctx, land.ShootClient, list, client.InNamespace(metav1.NamespaceSystem), client.MatchingLabels{"upstream-host": upstreamHost})
 		if err != nil {
 			return nil, err
 		}
-		err = meta.EachListItem(list, func(object runtime.Object) error {
-			names = append(names, object.(client.Object).GetName())
-			return nil
+		all = append(all, names...)
+	}
+	return all, nil
+}
+
+// namesOf returns the names of the objects of a kind.
+func namesOf(ctx context.Context, c client.Client, list client.ObjectList, options ...client.ListOption) ([]string, error) {
+	if err := c.List(ctx, list, options...); err != nil {
+		return nil, err
+	}
+	var names []string
+	err := meta.EachListItem(list, func(object runtime.Object) error {
+		names = append(names, object.(client.Object).GetName())
+		return nil
+	})
+	return names, err
+}
+
+// filesBelow returns the paths of files in folders; a folder that does not exist
+// has none.
+func filesBelow(roots ...string) ([]string, error) {
+	var files []string
+	for _, root := range roots {
+		err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err == nil && !entry.IsDir() {
+				files = append(files, path)
+			}
+			return err
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
-	return names, nil
+	return files, nil
 }
 
 // volumesOf returns the names of the volumes whose claim is one of a cache, by the
 // end of the cache's resource name.
-func volumesOf(ctx context.Context, name string) []string {
-	GinkgoHelper()
+func volumesOf(ctx context.Context, name string) ([]string, error) {
 	list := &corev1.PersistentVolumeList{}
-	Expect(land.ShootClient.List(ctx, list)).To(Succeed())
+	if err := land.ShootClient.List(ctx, list); err != nil {
+		return nil, err
+	}
 	var names []string
 	for _, volume := range list.Items {
 		if claim := volume.Spec.ClaimRef; claim != nil && claim.Name == "cache-volume-registry-"+name+"-0" {
 			names = append(names, volume.Name)
 		}
 	}
-	return names
+	return names, nil
 }

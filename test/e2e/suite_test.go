@@ -81,6 +81,13 @@ var _ = BeforeEach(func() {
 	Skip("the test cluster cannot run: " + unsupported.Error())
 })
 
+// What went wrong is seldom seen from outside.
+var _ = JustAfterEach(func(ctx SpecContext) {
+	if land != nil && CurrentSpecReport().Failed() {
+		AddReportEntry("Logs", ReportEntryVisibilityAlways, land.RecentLogs(ctx))
+	}
+})
+
 const (
 	layers    = 3
 	layerSize = 4 << 20

@@ -6,6 +6,7 @@ package gardener
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -34,9 +35,15 @@ func DefinitionFiles(ctx context.Context, kind string) ([]string, error) {
 	if !known {
 		return nil, fmt.Errorf("no CRDs are known for a %q", kind)
 	}
-	output, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/gardener/gardener").Output()
+	var problem strings.Builder
+	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/gardener/gardener")
+	cmd.Stderr = &problem
+	output, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("find the folder of Gardener's module: %w", err)
+		return nil, fmt.Errorf("find the folder of Gardener's module: %w: %s", err, strings.TrimSpace(problem.String()))
+	}
+	if len(output) < 2 {
+		return nil, errors.New("find the folder of Gardener's module: it is not in the module cache")
 	}
 	var files []string
 	for _, pattern := range patterns {

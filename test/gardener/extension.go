@@ -46,8 +46,8 @@ func ControllerArguments(kubeconfigFile, namespace, webhookHost string, webhookP
 }
 
 // ReconcileExtension writes an Extension as gardenlet does when it reconciles a
-// Shoot, and waits until its controller has worked it off. It returns an error
-// with what the controller reported if that ended in one.
+// Shoot, and waits until its controller has worked it off. An error that the
+// controller reports may pass when it tries again, and is returned when ctx ends.
 func ReconcileExtension(ctx context.Context, c client.Client, namespace, extensionType string, config *runtime.RawExtension) (*extensionsv1alpha1.Extension, error) {
 	extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: extensionType}}
 	if _, err := controllerutils.GetAndCreateOrMergePatch(ctx, c, extension, func() error {
@@ -66,19 +66,15 @@ func ReconcileExtension(ctx context.Context, c client.Client, namespace, extensi
 		}
 		// The annotation goes when the controller starts, so that an older result is
 		// not taken for the new one.
-		if _, waiting := extension.Annotations[v1beta1constants.GardenerOperation]; waiting || extension.Status.LastOperation == nil {
-			return false, nil
-		}
-		switch extension.Status.LastOperation.State {
-		case gardencorev1beta1.LastOperationStateSucceeded:
-			return extension.Status.ObservedGeneration == extension.Generation, nil
-		case gardencorev1beta1.LastOperationStateError, gardencorev1beta1.LastOperationStateFailed:
-			return false, errors.New(extension.Status.LastOperation.Description)
-		default:
-			return false, nil
-		}
+		_, waiting := extension.Annotations[v1beta1constants.GardenerOperation]
+		operation := extension.Status.LastOperation
+		return !waiting && operation != nil && operation.State == gardencorev1beta1.LastOperationStateSucceeded &&
+			extension.Status.ObservedGeneration == extension.Generation, nil
 	})
 	if err != nil {
+		if reported := extension.Status.LastError; reported != nil {
+			err = errors.Join(err, errors.New(reported.Description))
+		}
 		return nil, fmt.Errorf("reconcile Extension %s/%s: %w", namespace, extensionType, err)
 	}
 	return extension, nil

@@ -40,7 +40,8 @@ func (l *Landscape) Pod(ctx context.Context, upstream string) (*corev1.Pod, erro
 	return pod, nil
 }
 
-// AwaitCache waits until an upstream's cache is ready, and returns its pod.
+// AwaitCache waits until an upstream's cache is ready and answers the node, and
+// returns its pod.
 func (l *Landscape) AwaitCache(ctx context.Context, upstream string) (*corev1.Pod, error) {
 	var pod *corev1.Pod
 	err := wait.PollUntilContextCancel(ctx, pollInterval, true, func(ctx context.Context) (bool, error) {
@@ -57,7 +58,27 @@ func (l *Landscape) AwaitCache(ctx context.Context, upstream string) (*corev1.Po
 		}
 		return nil, fmt.Errorf("wait for the cache of %s: %w: %s", upstream, err, problem)
 	}
-	return pod, nil
+	return pod, l.awaitService(ctx, upstream)
+}
+
+// awaitService waits until an upstream's cache answers the node at the address of
+// its Service, which is a moment after its pod is ready.
+func (l *Landscape) awaitService(ctx context.Context, upstream string) error {
+	service := &corev1.Service{}
+	key := client.ObjectKey{Namespace: metav1.NamespaceSystem, Name: upstreamnames.ResourceName(upstream)}
+	if err := l.ShootClient.Get(ctx, key, service); err != nil {
+		return fmt.Errorf("read Service of the cache: %w", err)
+	}
+	url := service.Annotations["scheme"] + "://" + net.JoinHostPort(service.Spec.ClusterIP, "5000") + "/v2/"
+	var problem error
+	err := wait.PollUntilContextCancel(ctx, pollInterval, true, func(ctx context.Context) (bool, error) {
+		_, problem = l.Node.Run(ctx, "curl", "--silent", "--show-error", "--fail", "--insecure", "--max-time", "5", url)
+		return problem == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for an answer of the cache of %s: %w", upstream, errors.Join(err, problem))
+	}
+	return nil
 }
 
 func isReady(pod *corev1.Pod) bool {

@@ -143,11 +143,15 @@ func NewImage(layers int, size int64) (v1.Image, error) {
 	return mutate.ConfigFile(image, config)
 }
 
-// NewIndex returns an index of an image for this platform and one for another.
+// NewIndex returns an index of an image for this platform and one for another,
+// which is listed first and has twice the layers.
 func NewIndex(layers int, size int64) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
-	for _, architecture := range []string{"riscv64", runtime.GOARCH} {
-		image, err := NewImage(layers, size)
+	for _, platform := range []struct {
+		architecture string
+		layers       int
+	}{{"riscv64", 2 * layers}, {runtime.GOARCH, layers}} {
+		image, err := NewImage(platform.layers, size)
 		if err != nil {
 			return nil, err
 		}
@@ -156,13 +160,13 @@ func NewIndex(layers int, size int64) (v1.ImageIndex, error) {
 			return nil, fmt.Errorf("read configuration of the image: %w", err)
 		}
 		config = config.DeepCopy()
-		config.Architecture = architecture
+		config.Architecture = platform.architecture
 		if image, err = mutate.ConfigFile(image, config); err != nil {
 			return nil, fmt.Errorf("set platform of the image: %w", err)
 		}
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{
 			Add:        image,
-			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: architecture}},
+			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: platform.architecture}},
 		})
 	}
 	return index, nil

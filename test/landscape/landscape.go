@@ -20,7 +20,6 @@ import (
 	"strconv"
 	"time"
 
-	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
 	"github.com/gardener/gardener/pkg/client/kubernetes"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -137,24 +136,5 @@ func (l *Landscape) startController(ctx context.Context) error {
 		return fmt.Errorf("wait for the registration of the webhook: %w\n%s", err, process.Tail(filepath.Join(l.Logs, extensionName+".log")))
 	}
 	l.progress("our controller runs, and its webhook is registered in the Seed")
-	return nil
-}
-
-// labelNamespace says in the Seed whether a Shoot uses our extension.
-func (l *Landscape) labelNamespace(ctx context.Context, name, extensionType string, used bool) error {
-	namespace := &corev1.Namespace{}
-	if err := l.SeedClient.Get(ctx, client.ObjectKey{Name: name}, namespace); err != nil {
-		return fmt.Errorf("read namespace of the Shoot: %w", err)
-	}
-	patch := client.MergeFrom(namespace.DeepCopy())
-	label := v1beta1constants.LabelExtensionPrefix + extensionType
-	if used {
-		metav1.SetMetaDataLabel(&namespace.ObjectMeta, label, "true")
-	} else {
-		delete(namespace.Labels, label)
-	}
-	if err := l.SeedClient.Patch(ctx, namespace, patch); err != nil {
-		return fmt.Errorf("label namespace of the Shoot: %w", err)
-	}
 	return nil
 }

@@ -34,7 +34,7 @@ type Pull struct {
 }
 
 // Run runs a pod with an image of an upstream, which the node does not have,
-// until it is ready, and removes the pod and all that the node has of the image.
+// until it is ready, and removes the pod and what the node has of the image alone.
 // It returns what the pull took.
 func (l *Landscape) Run(ctx context.Context, registry *upstream.Registry, upstreamHost, image string) (Pull, error) {
 	servedBefore, err := l.CacheBytes(ctx, upstreamHost)
@@ -134,8 +134,8 @@ func (l *Landscape) Events(ctx context.Context, pod *corev1.Pod) ([]string, erro
 	return messages, nil
 }
 
-// RemovePod deletes a pod, waits until it is gone, and empties the node's image
-// store of its image: no layer of it is left.
+// RemovePod deletes a pod, waits until it is gone, and has the node forget its
+// image: no layer is left that no other image has.
 func (l *Landscape) RemovePod(ctx context.Context, pod *corev1.Pod) error {
 	if err := l.ShootClient.Delete(ctx, pod); err != nil {
 		return fmt.Errorf("delete pod: %w", err)

@@ -31,6 +31,7 @@ type Shoot struct {
 	Namespace string
 
 	landscape *Landscape
+	cluster   *extensionsv1alpha1.Cluster
 	shoot     *gardencorev1beta1.Shoot
 	extension *extensionsv1alpha1.Extension
 	osc       *extensionsv1alpha1.OperatingSystemConfig
@@ -40,11 +41,10 @@ type Shoot struct {
 // cluster. It has no Extension yet.
 func (l *Landscape) NewShoot(ctx context.Context) (*Shoot, error) {
 	s := &Shoot{
-		landscape: l, shoot: &gardencorev1beta1.Shoot{},
+		landscape: l, cluster: &extensionsv1alpha1.Cluster{}, shoot: &gardencorev1beta1.Shoot{},
 		extension: &extensionsv1alpha1.Extension{}, osc: &extensionsv1alpha1.OperatingSystemConfig{},
 	}
-	cluster := &extensionsv1alpha1.Cluster{}
-	for file, object := range map[string]client.Object{"cluster": cluster, "extension": s.extension, "operatingsystemconfig": s.osc} {
+	for file, object := range map[string]client.Object{"cluster": s.cluster, "extension": s.extension, "operatingsystemconfig": s.osc} {
 		content, err := os.ReadFile(filepath.Join(l.root, "example", "demo", file+".yaml")) //nolint:gosec // an example of the repository
 		if err != nil {
 			return nil, fmt.Errorf("read example: %w", err)
@@ -53,12 +53,15 @@ func (l *Landscape) NewShoot(ctx context.Context) (*Shoot, error) {
 			return nil, fmt.Errorf("read example %s: %w", file, err)
 		}
 	}
-	if err := json.Unmarshal(cluster.Spec.Shoot.Raw, s.shoot); err != nil {
+	if err := json.Unmarshal(s.cluster.Spec.Shoot.Raw, s.shoot); err != nil {
 		return nil, fmt.Errorf("read Shoot of the example: %w", err)
 	}
-	var err error
-	if s.Namespace, err = gardener.NewShootNamespace(ctx, l.SeedClient, l.Shoot.Kubeconfig, s.shoot); err != nil {
+	s.Namespace = s.cluster.Name
+	if err := gardener.NewNamespace(ctx, l.SeedClient, s.Namespace, l.Shoot.Kubeconfig); err != nil {
 		return nil, err
+	}
+	if err := l.SeedClient.Create(ctx, s.cluster); err != nil {
+		return nil, fmt.Errorf("create Cluster of the example: %w", err)
 	}
 	return s, nil
 }
@@ -82,7 +85,7 @@ func (s *Shoot) ApplyCaches(ctx context.Context, caches ...v1alpha3.RegistryCach
 }
 
 func (s *Shoot) applyConfig(ctx context.Context, config *runtime.RawExtension) (*v1alpha3.RegistryStatus, error) {
-	if err := s.landscape.labelNamespace(ctx, s.Namespace, v1alpha3.ExtensionType, true); err != nil {
+	if err := gardener.LabelNamespace(ctx, s.landscape.SeedClient, s.Namespace, v1alpha3.ExtensionType, true); err != nil {
 		return nil, err
 	}
 	extension, err := gardener.ReconcileExtension(ctx, s.landscape.SeedClient, s.Namespace, v1alpha3.ExtensionType, config)
@@ -97,7 +100,7 @@ func (s *Shoot) applyConfig(ctx context.Context, config *runtime.RawExtension) (
 
 // DisableExtension takes the extension out of the Shoot.
 func (s *Shoot) DisableExtension(ctx context.Context) error {
-	if err := s.landscape.labelNamespace(ctx, s.Namespace, v1alpha3.ExtensionType, false); err != nil {
+	if err := gardener.LabelNamespace(ctx, s.landscape.SeedClient, s.Namespace, v1alpha3.ExtensionType, false); err != nil {
 		return err
 	}
 	return gardener.DeleteExtension(ctx, s.landscape.SeedClient, s.Namespace, v1alpha3.ExtensionType)
@@ -114,8 +117,14 @@ func (s *Shoot) ReferToSecret(ctx context.Context, name string, data map[string]
 		Name:        name,
 		ResourceRef: autoscalingv1.CrossVersionObjectReference{APIVersion: "v1", Kind: "Secret", Name: name},
 	})
-	_, err := gardener.NewShootNamespace(ctx, s.landscape.SeedClient, s.landscape.Shoot.Kubeconfig, s.shoot)
-	return err
+	var err error
+	if s.cluster.Spec.Shoot.Raw, err = json.Marshal(s.shoot); err != nil {
+		return fmt.Errorf("marshal Shoot: %w", err)
+	}
+	if err := s.landscape.SeedClient.Update(ctx, s.cluster); err != nil {
+		return fmt.Errorf("update Cluster of the Shoot: %w", err)
+	}
+	return nil
 }
 
 // UpdateNode writes the OperatingSystemConfig anew, as gardenlet does at every

@@ -125,7 +125,7 @@ func (p *Process) PID() int {
 // prober asks processes whether they are ready. Their certificates are their
 // own. One connection for each request leaves no idle ones, which a test that
 // looks for leaked goroutines would find.
-var prober = &http.Client{Transport: &http.Transport{
+var prober = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 	DisableKeepAlives: true,
 	TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // a process that this one started, on the loopback interface
 }}

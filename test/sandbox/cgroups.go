@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -51,13 +50,15 @@ func (c Cgroups) Join() error {
 	return nil
 }
 
-// Clear ends what runs in the control groups, and removes the groups below them.
-func (c Cgroups) Clear() error {
-	var errs []error
+// Create makes control groups of a name below these, in place of earlier ones,
+// whose processes it ends. No process may be in these groups themselves.
+func (c Cgroups) Create(name string) (Cgroups, error) {
 	for _, group := range c {
-		errs = append(errs, clearCgroup(group.Dir, false))
+		if err := removeCgroup(filepath.Join(group.Dir, name)); err != nil {
+			return nil, err
+		}
 	}
-	return errors.Join(errs...)
+	return createBelow(c, name)
 }
 
 // String is for parseCgroups.
@@ -77,8 +78,8 @@ func parseCgroups(text string) (Cgroups, error) {
 	return cgroups, nil
 }
 
-// hierarchies returns the mounted hierarchies, as control groups at their roots.
-// The one of cgroup v2 counts only where there is none of v1.
+// hierarchies returns the mounted hierarchies, as control groups at their roots:
+// those of cgroup v1 where these have the controllers, and else that of v2.
 func hierarchies() (Cgroups, error) {
 	file, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -93,21 +94,28 @@ func hierarchies() (Cgroups, error) {
 		if len(fields) < 5 || len(details) < 3 {
 			continue
 		}
-		switch details[0] {
-		case "cgroup":
+		group := Cgroup{Dir: fields[4]}
+		switch {
+		case details[0] == "cgroup2" && len(unified) == 0:
+			unified = Cgroups{group}
+		case details[0] == "cgroup":
 			options := slices.DeleteFunc(strings.Split(details[2], ","), isCommonOption)
-			group := Cgroup{Dir: fields[4], Hierarchy: strings.Join(options, ",")}
+			group.Hierarchy = strings.Join(options, ",")
 			if !slices.ContainsFunc(legacy, func(other Cgroup) bool { return other.Hierarchy == group.Hierarchy }) {
 				legacy = append(legacy, group)
 			}
-		case "cgroup2":
-			unified = Cgroups{{Dir: fields[4]}}
 		}
 	}
-	if len(legacy) > 0 {
+	// Some machines have a hierarchy of v1 for another purpose beside cgroup v2.
+	if slices.ContainsFunc(legacy, func(group Cgroup) bool { return group.has(neededControllers...) }) {
 		return legacy, nil
 	}
 	return unified, nil
+}
+
+// has says whether a hierarchy of v1 has any of the controllers.
+func (g Cgroup) has(controllers ...string) bool {
+	return slices.ContainsFunc(strings.Split(g.Hierarchy, ","), func(name string) bool { return slices.Contains(controllers, name) })
 }
 
 // isCommonOption tells the options of a v1 hierarchy that are not its controllers.
@@ -145,6 +153,12 @@ func checkCgroups() error {
 		if unix.Access(root.Dir, unix.W_OK) != nil {
 			return fmt.Errorf("no control group can be made in %s", root.Dir)
 		}
+		if root.Hierarchy != "" {
+			continue
+		}
+		if err := enableControllers(root.Dir); err != nil {
+			return fmt.Errorf("no control group below %s can have controllers (in a container, move its processes out of the root): %w", root.Dir, err)
+		}
 	}
 	return nil
 }
@@ -155,19 +169,23 @@ func createCgroups(name string) (Cgroups, error) {
 	if err != nil {
 		return nil, err
 	}
-	groups := make(Cgroups, 0, len(roots))
-	for _, root := range roots {
-		if root.Hierarchy == "" {
-			if err := enableControllers(root.Dir); err != nil {
+	return createBelow(roots, name)
+}
+
+func createBelow(parents Cgroups, name string) (Cgroups, error) {
+	groups := make(Cgroups, 0, len(parents))
+	for _, parent := range parents {
+		if parent.Hierarchy == "" {
+			if err := enableControllers(parent.Dir); err != nil {
 				return nil, err
 			}
 		}
-		group := Cgroup{Dir: filepath.Join(root.Dir, name), Hierarchy: root.Hierarchy}
+		group := Cgroup{Dir: filepath.Join(parent.Dir, name), Hierarchy: parent.Hierarchy}
 		if err := os.Mkdir(group.Dir, 0o755); err != nil { //nolint:gosec // control groups are readable
 			return nil, fmt.Errorf("create control group: %w", err)
 		}
-		if slices.Contains(strings.Split(root.Hierarchy, ","), "cpuset") {
-			if err := inheritCPUs(root.Dir, group.Dir); err != nil {
+		if group.has("cpuset") {
+			if err := inheritCPUs(parent.Dir, group.Dir); err != nil {
 				return nil, err
 			}
 		}
@@ -191,17 +209,12 @@ func inheritCPUs(parent, group string) error {
 	return nil
 }
 
-// enableControllers lets the groups below the root of cgroup v2 use all
-// controllers that there are.
-func enableControllers(root string) error {
-	controllers, err := os.ReadFile(filepath.Join(root, "cgroup.controllers")) //nolint:gosec // a control group
-	if err != nil {
-		return fmt.Errorf("read controllers: %w", err)
-	}
-	for _, name := range strings.Fields(string(controllers)) {
-		err := os.WriteFile(filepath.Join(root, "cgroup.subtree_control"), []byte("+"+name), 0) //nolint:gosec // a control group
-		if err != nil && slices.Contains(neededControllers, name) {
-			return fmt.Errorf("enable controller %s for control groups: %w", name, err)
+// enableControllers lets the groups below one of cgroup v2 use the controllers
+// that a node needs. At the root it stays so; systemd does the same for most.
+func enableControllers(dir string) error {
+	for _, name := range neededControllers {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+name), 0); err != nil {
+			return fmt.Errorf("enable controller %s: %w", name, err)
 		}
 	}
 	return nil
@@ -226,39 +239,32 @@ func cgroupsNamed(name string) (Cgroups, error) {
 func removeCgroups(groups Cgroups) error {
 	var errs []error
 	for _, group := range groups {
-		errs = append(errs, clearCgroup(group.Dir, true))
+		errs = append(errs, removeCgroup(group.Dir))
 	}
 	return errors.Join(errs...)
 }
 
-// clearCgroup removes the groups below a folder, and itself if asked to, after it
-// has ended the processes in them. It tries again for a while, for processes take
-// a moment to end.
-func clearCgroup(dir string, itself bool) error {
-	var err error
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if err = tryClearCgroup(dir, itself); err == nil {
-			return nil
-		}
+// removeCgroup removes a control group and those below it, after it has ended the
+// processes in them. One that does not exist is no error.
+func removeCgroup(dir string) error {
+	if err := retry(func() error { return tryRemoveCgroup(dir) }); err != nil {
+		return fmt.Errorf("remove control groups: %w", err)
 	}
-	return fmt.Errorf("remove control groups: %w", err)
+	return nil
 }
 
-func tryClearCgroup(dir string, itself bool) error {
+func tryRemoveCgroup(dir string) error {
 	var dirs []string
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.IsDir() && (itself || path != dir) {
+		if err == nil && entry.IsDir() {
 			dirs = append(dirs, path)
 		}
-		return err
+		return ignoreMissing(err)
 	})
-	if err != nil {
-		return err
-	}
+	errs := []error{err}
 	slices.Reverse(dirs) // children first
-	var errs []error
 	for _, dir := range dirs {
-		errs = append(errs, killCgroup(dir), os.Remove(dir))
+		errs = append(errs, killCgroup(dir), ignoreMissing(os.Remove(dir)))
 	}
 	return errors.Join(errs...)
 }
@@ -266,7 +272,7 @@ func tryClearCgroup(dir string, itself bool) error {
 func killCgroup(dir string) error {
 	content, err := os.ReadFile(filepath.Join(dir, "cgroup.procs")) //nolint:gosec // a control group
 	if err != nil {
-		return err
+		return ignoreMissing(err)
 	}
 	for _, field := range strings.Fields(string(content)) {
 		// Id 0 is a process of another namespace.
@@ -275,4 +281,11 @@ func killCgroup(dir string) error {
 		}
 	}
 	return nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }

@@ -9,23 +9,33 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// namePrefix starts the names of folders and control groups.
-const namePrefix = "registry-cache-sandbox-"
+const (
+	// namePrefix starts the names of folders and control groups.
+	namePrefix = "registry-cache-sandbox-"
+
+	// recordsDir has a file for each sandbox, with the path of its folder. It is the
+	// same wherever the folders are, so that the remains of each are found.
+	recordsDir = "/run/registry-cache-sandbox"
+	// recordsLock is held while sandboxes are claimed.
+	recordsLock = recordsDir + "/lock"
+)
 
 // remains are what a sandbox leaves behind when its processes have ended.
 type remains struct {
 	dir string
-	// lock is held as long as the process lives that has made the sandbox.
-	lock *os.File
+	// record is locked as long as the process lives that has made the sandbox.
+	record *os.File
 }
 
-// base is the folder of all sandboxes' folders. It has to be on a file system
-// that can be the upper layer of an overlay, which /tmp often is not.
-func base() string {
+// Base is the folder of all sandboxes' folders. It has to be on a file system
+// that can be the upper layer of an overlay, and large, which /tmp often is not.
+func Base() string {
 	if dir := os.Getenv("TMPDIR"); dir != "" {
 		return dir
 	}
@@ -35,64 +45,97 @@ func base() string {
 // claim makes the folder of a new sandbox, after it has removed what is left of
 // earlier ones that were killed.
 func claim() (*remains, error) {
+	if err := os.MkdirAll(recordsDir, 0o755); err != nil { //nolint:gosec // nothing in it is secret
+		return nil, fmt.Errorf("create folder of records: %w", err)
+	}
+	claims, err := lock(recordsLock, unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = claims.Close() }()
 	if err := removeAbandoned(); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(base(), namePrefix)
+	dir, err := os.MkdirTemp(Base(), namePrefix)
 	if err != nil {
 		return nil, fmt.Errorf("create folder of the sandbox: %w", err)
 	}
-	lock, err := lock(dir)
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+	record, err := lock(recordOf(dir), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		_, err = record.WriteString(dir)
 	}
-	return &remains{dir: dir, lock: lock}, nil
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("record the sandbox: %w", err), os.RemoveAll(dir))
+	}
+	return &remains{dir: dir, record: record}, nil
 }
+
+func recordOf(dir string) string { return filepath.Join(recordsDir, filepath.Base(dir)) }
 
 func (r *remains) name() string { return filepath.Base(r.dir) }
 
-// remove is to be called when no process of the sandbox is left.
+// remove is to be called when the first process of the sandbox has ended, or is
+// about to.
 func (r *remains) remove() error {
-	defer func() { _ = r.lock.Close() }()
+	defer func() { _ = r.record.Close() }()
 	cgroups, err := cgroupsNamed(r.name())
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(removeCgroups(cgroups), os.RemoveAll(r.dir)); err != nil {
+	if err := errors.Join(removeCgroups(cgroups), retry(func() error { return os.RemoveAll(r.dir) })); err != nil {
 		return fmt.Errorf("remove the sandbox: %w", err)
 	}
+	// An error means that another process has removed it as well.
+	_ = os.Remove(recordOf(r.dir))
 	return nil
 }
 
 func removeAbandoned() error {
-	dirs, err := filepath.Glob(filepath.Join(base(), namePrefix+"*"))
+	records, err := filepath.Glob(filepath.Join(recordsDir, namePrefix+"*"))
 	if err != nil {
 		return fmt.Errorf("find earlier sandboxes: %w", err)
 	}
-	for _, dir := range dirs {
-		lock, err := lock(dir)
-		if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, os.ErrNotExist) {
-			continue // it is in use, or its owner was faster
+	for _, path := range records {
+		record, err := lock(path, unix.LOCK_EX|unix.LOCK_NB)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			continue // it is in use
 		}
 		if err != nil {
 			return err
 		}
-		fmt.Fprintln(os.Stderr, "removing what an earlier run left in", dir)
-		if err := (&remains{dir: dir, lock: lock}).remove(); err != nil {
+		dir, err := os.ReadFile(path) //nolint:gosec // a record of ours
+		if err != nil || !strings.HasPrefix(filepath.Base(string(dir)), namePrefix) {
+			// Its owner was killed before it wrote it, or has just removed it.
+			_ = errors.Join(os.Remove(path), record.Close())
+			continue
+		}
+		fmt.Fprintln(os.Stderr, "removing what an earlier run left in", string(dir))
+		if err := (&remains{dir: string(dir), record: record}).remove(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// lock locks a folder until the returned file is closed, or this process ends.
-func lock(dir string) (*os.File, error) {
-	file, err := os.Open(dir) //nolint:gosec // a folder of ours
+// lock locks a file until it is closed or this process ends.
+func lock(path string, how int) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // a record of ours
 	if err != nil {
-		return nil, fmt.Errorf("lock the sandbox: %w", err)
+		return nil, fmt.Errorf("lock: %w", err)
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), file.Close())
+	if err := unix.Flock(int(file.Fd()), how); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), file.Close())
 	}
 	return file, nil
+}
+
+// retry does for a while what fails as long as processes are ending.
+func retry(do func() error) error {
+	var err error
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if err = do(); err == nil {
+			return nil
+		}
+	}
+	return err
 }

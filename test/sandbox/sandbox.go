@@ -41,8 +41,10 @@ const (
 	pidVariable     = "REGISTRY_CACHE_SANDBOX_PID"
 )
 
-// namespaces are those that everything inside shares.
-const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
+var proxyVariables = []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"}
+
+// Namespaces are those that everything inside shares, as flags of clone(2).
+const Namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
 
 // Sandbox is what a program inside has of the machine.
 type Sandbox struct {
@@ -87,7 +89,7 @@ func run() (code int, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	defer signal.Stop(signals)
 
 	remains, err := claim()
@@ -106,7 +108,7 @@ func run() (code int, err error) {
 	}
 	cmd.Env = append(cmd.Env, dirVariable+"="+remains.dir, cgroupsVariable+"="+cgroups.String())
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: namespaces,
+		Cloneflags: Namespaces,
 		Pdeathsig:  unix.SIGKILL,
 		// Ctrl-C at a terminal is for this process, which knows what to do.
 		Setpgid: true,
@@ -189,8 +191,9 @@ func runInside(inside func(*Sandbox) int) int {
 	if _, err := fmt.Sscan(os.Getenv(pidVariable), &sandbox.PID); err != nil {
 		return fail(fmt.Errorf("parse %s: %w", pidVariable, err))
 	}
-	// What is started from here is not on the way into this sandbox.
-	for _, variable := range []string{stageVariable, dirVariable, cgroupsVariable, pidVariable} {
+	// What is started from here is not on the way into this sandbox, and no proxy of
+	// the machine can be reached.
+	for _, variable := range append(proxyVariables, stageVariable, dirVariable, cgroupsVariable, pidVariable) {
 		if err := os.Unsetenv(variable); err != nil {
 			return fail(err)
 		}

@@ -33,17 +33,14 @@ func Supported() error {
 	return nil
 }
 
-// checkFolder looks at the file system where containers' layers will be.
+// checkFolder looks for the space that containers' layers take.
 func checkFolder() error {
 	var stat unix.Statfs_t
-	if err := unix.Statfs(base(), &stat); err != nil {
-		return fmt.Errorf("folder %s, which TMPDIR may change: %w", base(), err)
-	}
-	if stat.Type == unix.OVERLAYFS_SUPER_MAGIC {
-		return fmt.Errorf("folder %s is on an overlay, on which containerd cannot put its own: set TMPDIR to one that is on a disk or in memory", base())
+	if err := unix.Statfs(Base(), &stat); err != nil {
+		return fmt.Errorf("folder %s, which TMPDIR may change: %w", Base(), err)
 	}
 	if free := stat.Bavail * uint64(stat.Bsize); free < neededSpace { //nolint:gosec // a block size is positive
-		return fmt.Errorf("folder %s has %d MiB free, %d MiB are needed: set TMPDIR to one with more", base(), free>>20, neededSpace>>20)
+		return fmt.Errorf("folder %s has %d MiB free, %d MiB are needed: set TMPDIR to one with more", Base(), free>>20, neededSpace>>20)
 	}
 	return nil
 }
@@ -57,7 +54,7 @@ func checkNamespaces() error {
 	}
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: Namespaces}
 	if err := cmd.Run(); err != nil {
 		// The last line, for what starts a program may have printed before.
 		lines := strings.Split(strings.TrimSpace(output.String()), "\n")
@@ -70,20 +67,36 @@ func runProbe() int {
 	if err := prepareNamespaces(); err != nil {
 		return fail(err)
 	}
-	const dir = "/tmp"
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", 0, ""); err != nil {
 		return fail(fmt.Errorf("mount tmpfs: %w", err))
 	}
-	for _, name := range []string{"upper", "work", "root"} {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
-			return fail(err)
-		}
-	}
-	if err := unix.Mount("overlay", dir+"/root", "overlay", 0, "lowerdir=/,upperdir="+dir+"/upper,workdir="+dir+"/work"); err != nil {
-		return fail(fmt.Errorf("mount overlay: %w", err))
+	if err := probeOverlay(Base()); err != nil {
+		return fail(err)
 	}
 	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
 		return fail(fmt.Errorf("make a namespace of control groups: %w", err))
 	}
 	return 0
+}
+
+// probeOverlay mounts an overlay whose upper layer is below a folder, as
+// containerd does for each container.
+func probeOverlay(base string) (err error) {
+	dir, err := os.MkdirTemp(base, "sandbox-probe-")
+	if err != nil {
+		return fmt.Errorf("create folder: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	layers := map[string]string{}
+	for _, name := range []string{"lower", "upper", "work", "root"} {
+		layers[name] = filepath.Join(dir, name)
+		if err := os.Mkdir(layers[name], 0o700); err != nil {
+			return fmt.Errorf("create folder: %w", err)
+		}
+	}
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", layers["lower"], layers["upper"], layers["work"])
+	if err := unix.Mount("overlay", layers["root"], "overlay", 0, options); err != nil {
+		return fmt.Errorf("mount an overlay in %s (set TMPDIR to a folder on a disk or in memory, not on an overlay): %w", base, err)
+	}
+	return unix.Unmount(layers["root"], 0)
 }

@@ -38,7 +38,9 @@ import (
 	"github.com/gardener/gardener/pkg/client/kubernetes"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
+	"github.com/gardener/gardener-extension-registry-cache/test/gardener"
 	"github.com/gardener/gardener-extension-registry-cache/test/integration/control"
+	"github.com/gardener/gardener-extension-registry-cache/test/process"
 )
 
 // extensionNamespace is where the extension runs in the Seed.
@@ -91,24 +93,12 @@ func startExtension(ctx context.Context) {
 	kubeconfig := filepath.Join(directory, "kubeconfig")
 	Expect(os.WriteFile(kubeconfig, environment.SeedKubeconfig, 0o600)).To(Succeed())
 
-	webhookPort := freePort()
-	healthAddress := net.JoinHostPort("127.0.0.1", strconv.Itoa(freePort()))
+	ports, err := process.FreePorts(2)
+	Expect(err).NotTo(HaveOccurred())
+	healthAddress := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1]))
 	healthURL = "http://" + healthAddress
-	cmd := exec.Command(extensionBinary, "controller",
-		"--kubeconfig="+kubeconfig,
-		"--leader-election-namespace="+extensionNamespace,
-		"--heartbeat-namespace="+extensionNamespace,
-		"--webhook-config-namespace="+extensionNamespace,
-		"--webhook-config-mode=url",
-		"--webhook-config-url="+net.JoinHostPort("127.0.0.1", strconv.Itoa(webhookPort)),
-		"--webhook-config-server-host=127.0.0.1",
-		"--webhook-config-server-port="+strconv.Itoa(webhookPort),
-		"--webhook-config-cert-dir="+filepath.Join(directory, "webhook"),
-		"--metrics-bind-address=127.0.0.1:0",
-		"--health-bind-address="+healthAddress,
-		"--log-level=info", "--log-format=text",
-	)
-	var err error
+	cmd := exec.Command(extensionBinary, gardener.ControllerArguments(
+		kubeconfig, extensionNamespace, "127.0.0.1", ports[0], filepath.Join(directory, "webhook"), healthAddress)...)
 	extensionSession, err = gexec.Start(cmd, GinkgoWriter, GinkgoWriter)
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() { extensionSession.Terminate().Wait(30 * time.Second) })
@@ -218,18 +208,7 @@ func reconcile(ctx context.Context, namespace string, caches ...cache) *v1alpha3
 
 func deleteExtension(ctx SpecContext, namespace string) {
 	GinkgoHelper()
-	extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: v1alpha3.ExtensionType}}
-	Expect(client.IgnoreNotFound(seed.Delete(ctx, extension))).To(Succeed())
-	Eventually(func() error { return seed.Get(ctx, client.ObjectKeyFromObject(extension), extension) }).
-		WithContext(ctx).WithTimeout(time.Minute).Should(Satisfy(apierrors.IsNotFound))
-}
-
-func freePort() int {
-	GinkgoHelper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	Expect(err).NotTo(HaveOccurred())
-	defer func() { Expect(listener.Close()).To(Succeed()) }()
-	return listener.Addr().(*net.TCPAddr).Port
+	Expect(gardener.DeleteExtension(ctx, seed, namespace, v1alpha3.ExtensionType)).To(Succeed())
 }
 
 func rawExtension(raw string) *runtime.RawExtension {

@@ -18,7 +18,7 @@ func main() {
 		func(*sandbox.Sandbox) int { return 0 },
 		func(err error) int {
 			fmt.Fprintln(os.Stderr, "This machine cannot run the test cluster:", err)
-			return 1
+			return 3 // which hack/test.sh tells from other failures
 		},
 	))
 }
