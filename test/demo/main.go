@@ -14,7 +14,9 @@ import (
 	"os"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/sirupsen/logrus"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/gardener/gardener-extension-registry-cache/test/cluster"
 	"github.com/gardener/gardener-extension-registry-cache/test/landscape"
@@ -34,8 +36,9 @@ func unsupported(err error) int {
 }
 
 func inside(box *sandbox.Sandbox) int {
-	// The registries of the demo log each request.
+	// The registries of the demo log each request, and libraries want to log too.
 	logrus.SetOutput(io.Discard)
+	logf.SetLogger(logr.Discard())
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	keep := os.Getenv("KEEP") != ""

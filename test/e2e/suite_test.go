@@ -18,6 +18,8 @@ import (
 	. "github.com/onsi/gomega"
 	"github.com/sirupsen/logrus"
 	"k8s.io/utils/ptr"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
 	"github.com/gardener/gardener-extension-registry-cache/test/cluster"
@@ -61,6 +63,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	}
 	// The upstreams log each request.
 	logrus.SetOutput(GinkgoWriter)
+	logf.SetLogger(zap.New(zap.WriteTo(GinkgoWriter), zap.UseDevMode(true)))
 	var err error
 	land, err = landscape.Start(ctx, box, landscape.Options{
 		Root:    "../..",
