@@ -69,7 +69,7 @@ var _ = Describe("The pod of a cache", func() {
 		memory, err = land.ControllerMemory()
 		Expect(err).NotTo(HaveOccurred())
 		AddReportEntry("Memory: controller", ReportEntryVisibilityAlways, memory.String())
-		Expect(memory.Anonymous).To(BeNumerically("<", 64<<20))
+		Expect(memory.WorkingSet).To(BeNumerically("<", 64<<20))
 	}, SpecTimeout(3*time.Minute))
 })
 

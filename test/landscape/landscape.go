@@ -58,6 +58,8 @@ type Landscape struct {
 	root       string
 	progress   func(string)
 	controller *process.Process
+	// cgroups are those of the controller, as its container would have.
+	cgroups sandbox.Cgroups
 }
 
 // Start runs a cluster and our controller on it.
@@ -80,6 +82,9 @@ func Start(ctx context.Context, box *sandbox.Sandbox, options Options) (*Landsca
 		return nil, err
 	}
 	if err := l.restrictPods(ctx); err != nil {
+		return nil, err
+	}
+	if l.cgroups, err = box.Cgroups.Create("controller"); err != nil {
 		return nil, err
 	}
 	return l, l.startController(ctx)
@@ -116,7 +121,7 @@ func (l *Landscape) startController(ctx context.Context) error {
 	}
 	health := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1]))
 	l.controller, err = process.New(process.Options{
-		Name: extensionName, Binary: binary, LogDir: l.Logs, ReadyURL: "http://" + health + "/readyz",
+		Name: extensionName, Binary: binary, LogDir: l.Logs, Cgroups: l.cgroups.Dirs(), ReadyURL: "http://" + health + "/readyz",
 		Args: gardener.ControllerArguments(l.Seed.KubeconfigFile, extensionNamespace, "127.0.0.1", ports[0], certificates, health),
 	})
 	if err != nil {

@@ -22,8 +22,7 @@ import (
 
 // Memory is what a program takes of a machine's memory, in bytes.
 type Memory struct {
-	// WorkingSet is what Kubernetes counts for a pod. It is 0 for a process that is
-	// not in one.
+	// WorkingSet is what Kubernetes counts for a pod.
 	WorkingSet uint64
 	// Resident are all pages that are in memory, Anonymous those of them that are
 	// not of a file such as the binary.
@@ -31,16 +30,18 @@ type Memory struct {
 }
 
 func (m Memory) String() string {
-	text := fmt.Sprintf("resident %.1f MiB, of which anonymous %.1f MiB", float64(m.Resident)/(1<<20), float64(m.Anonymous)/(1<<20))
-	if m.WorkingSet > 0 {
-		text = fmt.Sprintf("working set %.1f MiB, %s", float64(m.WorkingSet)/(1<<20), text)
-	}
-	return text
+	return fmt.Sprintf("working set %.1f MiB; resident %.1f MiB, of which anonymous %.1f MiB",
+		float64(m.WorkingSet)/(1<<20), float64(m.Resident)/(1<<20), float64(m.Anonymous)/(1<<20))
 }
 
 // ControllerMemory is the memory of our controller.
 func (l *Landscape) ControllerMemory() (Memory, error) {
-	return processMemory(l.controller.PID())
+	memory, err := processMemory(l.controller.PID())
+	if err != nil {
+		return Memory{}, err
+	}
+	memory.WorkingSet, err = l.cgroups.WorkingSet()
+	return memory, err
 }
 
 // CacheMemory is the memory of the pod of an upstream's cache. The kubelet knows

@@ -5,8 +5,11 @@
 package landscape
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -158,16 +161,26 @@ func (l *Landscape) forgetImage(ctx context.Context, image string) error {
 	}
 	defer func() { _ = conn.Close() }()
 	images := runtimeapi.NewImageServiceClient(conn)
-	spec := &runtimeapi.ImageSpec{Image: image}
-	if _, err := images.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: spec}); err != nil {
-		return fmt.Errorf("remove image %s from the node: %w", image, err)
+	status, err := images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: image}})
+	if err != nil || status.Image == nil || len(status.Image.RepoDigests) == 0 {
+		return fmt.Errorf("find image %s on the node, by a digest: %w", image, cmp.Or(err, errors.New("it is not there")))
 	}
-	status, err := images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: spec})
+	_, digest, _ := strings.Cut(status.Image.RepoDigests[0], "@sha256:")
+	manifest := l.Node.Path("/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256/" + digest)
+
+	// By its id too, and as often as it takes: containerd adds a name of the image by
+	// its id when it learns of a pull, which may be after a removal.
+	err = wait.PollUntilContextTimeout(ctx, pollInterval, time.Minute, true, func(ctx context.Context) (bool, error) {
+		for _, name := range []string{image, status.Image.Id} {
+			if _, err := images.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: name}}); err != nil {
+				return false, err
+			}
+		}
+		_, err := os.Stat(manifest)
+		return errors.Is(err, os.ErrNotExist), nil
+	})
 	if err != nil {
-		return fmt.Errorf("look for image %s on the node: %w", image, err)
-	}
-	if status.Image != nil {
-		return fmt.Errorf("image %s is still on the node", image)
+		return fmt.Errorf("remove image %s from the node: %w", image, err)
 	}
 	return nil
 }

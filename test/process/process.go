@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -26,6 +27,10 @@ const (
 	startTimeout = 90 * time.Second
 	stopTimeout  = 20 * time.Second
 )
+
+// joinScript joins the control groups that it is given, and becomes the command
+// behind the dashes.
+const joinScript = `while [ "$1" != -- ]; do echo 0 >"$1/cgroup.procs"; shift; done; shift; exec "$@"`
 
 // Process is a program that runs until it is stopped.
 type Process struct {
@@ -48,6 +53,8 @@ type Options struct {
 	Env []string
 	// LogDir is the folder of the log file, which replaces one of an earlier run.
 	LogDir string
+	// Cgroups are folders of control groups that the process joins before it starts.
+	Cgroups []string
 	// ReadyURL answers with status 200 when the process is ready. The process'
 	// certificate is not verified.
 	ReadyURL string
@@ -61,6 +68,10 @@ func New(options Options) (*Process, error) {
 	}
 	// Not CommandContext: the process is to outlive the context of the start.
 	cmd := exec.Command(options.Binary, options.Args...) //nolint:gosec // the binary is what the test was given to run
+	if len(options.Cgroups) > 0 {
+		arguments := slices.Concat([]string{"-ec", joinScript, "sh"}, options.Cgroups, []string{"--", options.Binary}, options.Args)
+		cmd = exec.Command("sh", arguments...) //nolint:gosec // as above
+	}
 	cmd.Env = append(os.Environ(), options.Env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -50,6 +50,52 @@ func (c Cgroups) Join() error {
 	return nil
 }
 
+// Dirs are the folders of the control groups.
+func (c Cgroups) Dirs() []string {
+	dirs := make([]string, 0, len(c))
+	for _, group := range c {
+		dirs = append(dirs, group.Dir)
+	}
+	return dirs
+}
+
+// WorkingSet is the memory, in bytes, that Kubernetes counts for a container in
+// these control groups: all that is charged to them, but for files that have not
+// been used lately.
+func (c Cgroups) WorkingSet() (uint64, error) {
+	for _, group := range c {
+		switch {
+		case group.Hierarchy == "":
+			return workingSet(group.Dir, "memory.current", "inactive_file")
+		case group.has("memory"):
+			return workingSet(group.Dir, "memory.usage_in_bytes", "total_inactive_file")
+		}
+	}
+	return 0, errors.New("no control group has the controller memory")
+}
+
+func workingSet(dir, usageFile, inactive string) (uint64, error) {
+	content, err := os.ReadFile(filepath.Join(dir, usageFile)) //nolint:gosec // a control group
+	if err != nil {
+		return 0, fmt.Errorf("read memory of a control group: %w", err)
+	}
+	usage, err := strconv.ParseUint(strings.TrimSpace(string(content)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read memory of a control group: %w", err)
+	}
+	stat, err := os.ReadFile(filepath.Join(dir, "memory.stat")) //nolint:gosec // a control group
+	if err != nil {
+		return 0, fmt.Errorf("read memory of a control group: %w", err)
+	}
+	for line := range strings.Lines(string(stat)) {
+		var unused uint64
+		if _, err := fmt.Sscanf(line, inactive+" %d\n", &unused); err == nil {
+			return usage - min(usage, unused), nil
+		}
+	}
+	return 0, fmt.Errorf("memory.stat of control group %s has no %s", dir, inactive)
+}
+
 // Create makes control groups of a name below these, in place of earlier ones,
 // whose processes it ends. No process may be in these groups themselves.
 func (c Cgroups) Create(name string) (Cgroups, error) {
