@@ -36,6 +36,7 @@ environment() {
       hack/require.sh ip:iproute2 nsenter:util-linux systemctl:systemd iptables nft:nftables conntrack curl \
         cc:gcc /usr/include/stdlib.h:libc6-dev pkg-config /usr/include/seccomp.h:libseccomp-dev
       assets "${cluster_binaries[@]}"
+      echo "building the extension and its images ..." >&2
       hack/build.sh gardener-extension-registry-cache >&2
       CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w" -o bin/pause ./test/cluster/pause
       hack/images.sh -images registry-cache -platforms "linux/$(go env GOARCH)" -output bin/test-images >&2
@@ -105,6 +106,7 @@ demo() {
   check_machine
   variables="$(environment e2e)"
   mapfile -t variables <<<"$variables"
+  echo "building the demo ..." >&2
   go build -o bin/demo ./test/demo
   # In place of this shell, which would not outlive Ctrl-C.
   exec env "${variables[@]}" bin/demo

@@ -49,8 +49,6 @@ type Options struct {
 	// Binary is the path of the program, Args are its arguments.
 	Binary string
 	Args   []string
-	// Env are variables beside those of this process.
-	Env []string
 	// LogDir is the folder of the log file, which replaces one of an earlier run.
 	LogDir string
 	// Cgroups are folders of control groups that the process joins before it starts.
@@ -72,7 +70,6 @@ func New(options Options) (*Process, error) {
 		arguments := slices.Concat([]string{"-ec", joinScript, "sh"}, options.Cgroups, []string{"--", options.Binary}, options.Args)
 		cmd = exec.Command("sh", arguments...) //nolint:gosec // as above
 	}
-	cmd.Env = append(os.Environ(), options.Env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return &Process{name: options.Name, cmd: cmd, log: log, ready: options.ReadyURL, exited: make(chan struct{})}, nil

@@ -26,7 +26,7 @@ import (
 	"github.com/distribution/distribution/v3/configuration"
 	_ "github.com/distribution/distribution/v3/registry/auth/htpasswd" // for registries with credentials
 	"github.com/distribution/distribution/v3/registry/handlers"
-	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory" // keeps the content
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem" // keeps the content
 	"golang.org/x/crypto/bcrypt"
 )
 
@@ -66,10 +66,13 @@ type Registry struct {
 }
 
 // Start runs a registry that everybody may use or, if username is not empty,
-// only who has the credentials. The folder is for its list of users.
+// only who has the credentials. The folder is for its content and users.
 func Start(folder, username, password string) (*Registry, error) {
 	r := &Registry{users: filepath.Join(folder, "htpasswd")}
-	config := &configuration.Configuration{Storage: configuration.Storage{"inmemory": configuration.Parameters{}}}
+	config := &configuration.Configuration{Storage: configuration.Storage{
+		// Not inmemory, which copies all that it has of a blob for each write.
+		"filesystem": configuration.Parameters{"rootdirectory": filepath.Join(folder, "content")},
+	}}
 	config.HTTP.Secret = rand.Text()
 	if username != "" {
 		if err := r.SetUser(username, password); err != nil {
