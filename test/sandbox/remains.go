@@ -56,7 +56,11 @@ func claim() (*remains, error) {
 	if err := removeAbandoned(); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(Base(), namePrefix)
+	base, err := filepath.Abs(Base())
+	if err != nil {
+		return nil, fmt.Errorf("find folder of the sandbox: %w", err)
+	}
+	dir, err := os.MkdirTemp(base, namePrefix)
 	if err != nil {
 		return nil, fmt.Errorf("create folder of the sandbox: %w", err)
 	}
