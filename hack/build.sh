@@ -18,9 +18,9 @@ if [ $# -eq 0 ]; then
 fi
 
 # Nothing of the caller's settings may be in the binaries.
-export CGO_ENABLED=0 GOFLAGS='' GOWORK=off GOEXPERIMENT='' GOAMD64=v1 GOARM64=v8.0
+export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off GOEXPERIMENT='' GOAMD64=v1 GOARM64=v8.0
 
 for name in "${names[@]}"; do
-  go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$version" -o "$output/$name" "./cmd/$name"
+  go build -trimpath -ldflags "-s -w -X main.version=$version" -o "$output/$name" "./cmd/$name"
   echo "$output/$name $version"
 done

@@ -9,6 +9,7 @@
 # print what these tests need in the environment, for a debugger or an editor.
 set -euo pipefail
 shopt -s inherit_errexit
+unset GOOS GOARCH # all runs on this machine
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # What the integration tests run, and what the test cluster runs beside it.

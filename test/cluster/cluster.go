@@ -38,7 +38,8 @@ type Cluster struct {
 	Node *Node
 	// Internet is where registries are.
 	Internet *Internet
-	// Dir is a folder for files of the caller, Logs that of the processes' logs.
+	// Dir is a folder for files, also of the caller; Logs is that of the processes'
+	// logs.
 	Dir, Logs string
 
 	binaries binaries

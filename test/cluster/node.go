@@ -43,9 +43,6 @@ const (
 
 // Node is a running node.
 type Node struct {
-	// Address is the node's IP address.
-	Address string
-
 	dir     string
 	box     *sandbox.Sandbox
 	client  client.Client
@@ -57,7 +54,7 @@ type Node struct {
 
 // newNode prepares a node's root folder.
 func (c *Cluster) newNode(ctx context.Context, box *sandbox.Sandbox) (*Node, error) {
-	n := &Node{Address: nodeAddress, dir: filepath.Join(box.Dir, "node"), box: box}
+	n := &Node{dir: filepath.Join(box.Dir, "node"), box: box}
 	var err error
 	if n.client, err = client.New(c.Shoot.Config, client.Options{Scheme: kubernetes.ShootScheme}); err != nil {
 		return nil, fmt.Errorf("create client of the Shoot: %w", err)

@@ -91,6 +91,12 @@ func (n *Node) mountRoot(programs binaries) error {
 
 // mount mounts a folder of the machine to a path on the node.
 func (n *Node) mount(root *os.Root, source, path string) error {
+	// A link of the machine's to another disk is not followed.
+	if info, err := root.Lstat(relative(path)); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		if err := root.Remove(relative(path)); err != nil {
+			return err
+		}
+	}
 	if err := root.MkdirAll(relative(path), 0o755); err != nil {
 		return err
 	}

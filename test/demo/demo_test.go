@@ -90,6 +90,7 @@ func sandboxSupported(t *testing.T) string {
 	if err == nil {
 		return ""
 	}
+	NewWithT(t).Expect(string(output)).To(HavePrefix("This machine cannot run the test cluster"))
 	return string(output)
 }
 
@@ -248,6 +249,7 @@ func TestFailureLeavesNothing(t *testing.T) {
 	g := NewWithT(t)
 	before := machine(t)
 	d := startDemo(t, tempDir(t), "TEST_ASSET_RUNC=/proc/self/exe/missing")
+	d.readUntil(t, "A Seed, a Shoot and its node")
 	d.readRest()
 	g.Expect(d.cmd.Wait()).To(HaveOccurred())
 	g.Expect(d.cmd.ProcessState.ExitCode()).To(Equal(1))

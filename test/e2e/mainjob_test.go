@@ -121,10 +121,15 @@ var _ = Describe("Pulls of pods", func() {
 			pushImage(ctx, registry, "app")
 			applyCaches(ctx, cache(upstreamHost))
 
+			before, err := land.CacheProcess(ctx, upstreamHost)
+			Expect(err).NotTo(HaveOccurred())
 			clients := recordClients(registry)
 			pod, err := land.StartPod(ctx, upstreamHost+"/app:v1")
 			Expect(err).NotTo(HaveOccurred())
-			Eventually(func() int64 { return registry.Counts().BlobBytes }).Should(BeNumerically(">", 1<<20))
+			Eventually(func(g Gomega) {
+				g.Expect(registry.Counts().BlobBytes).To(BeNumerically(">", 1<<20))
+				g.Expect(registry.Counts().Blobs).To(BeNumerically(">=", layers+1), "all layers that the node does not have, and the configuration")
+			}).Should(Succeed())
 			Expect(end(ctx, upstreamHost)).To(Succeed())
 			Expect(registry.Counts().BlobBytes).To(BeNumerically("<", contentSize), "it was still in the middle")
 			Expect(clients.containerd.Load()).To(BeZero(), "until now all came through the cache")
@@ -146,6 +151,7 @@ var _ = Describe("Pulls of pods", func() {
 			Expect(land.RemovePod(ctx, pod)).To(Succeed())
 
 			By("pulling through its successor")
+			Eventually(func() (int, error) { return land.CacheProcess(ctx, upstreamHost) }).ShouldNot(Equal(before))
 			_, err = land.AwaitCache(ctx, upstreamHost)
 			Expect(err).NotTo(HaveOccurred())
 			_, err = land.AwaitHostsTOML(ctx, upstreamHost, true)

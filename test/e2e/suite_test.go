@@ -122,7 +122,7 @@ func cache(upstreamHost string) v1alpha3.RegistryCache {
 
 // applyCaches gives the Shoot these caches and no others, and waits until they
 // are ready and the node pulls through them.
-func applyCaches(ctx context.Context, caches ...v1alpha3.RegistryCache) *v1alpha3.RegistryStatus {
+func applyCaches(ctx context.Context, caches ...v1alpha3.RegistryCache) {
 	GinkgoHelper()
 	status, err := shoot.ApplyCaches(ctx, caches...)
 	Expect(err).NotTo(HaveOccurred())
@@ -137,7 +137,6 @@ func applyCaches(ctx context.Context, caches ...v1alpha3.RegistryCache) *v1alpha
 		Expect(err).NotTo(HaveOccurred())
 		Expect(content).To(ContainSubstring(status.Caches[i].Endpoint))
 	}
-	return status
 }
 
 // pull runs a pod with an image that the node does not have, and returns what the

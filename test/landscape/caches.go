@@ -157,18 +157,13 @@ func (l *Landscape) CacheBytes(ctx context.Context, upstream string) (int64, err
 	return 0, nil
 }
 
-// HostsTOML is the path, for this process, of an upstream's hosts.toml on the node.
-func (l *Landscape) HostsTOML(upstream string) string {
-	return l.Node.Path("/etc/containerd/certs.d/" + upstream + "/hosts.toml")
-}
-
 // AwaitHostsTOML waits until the node's hosts.toml of an upstream is there, or is
 // gone, and returns its content.
 func (l *Landscape) AwaitHostsTOML(ctx context.Context, upstream string, there bool) (string, error) {
 	var content []byte
 	err := wait.PollUntilContextCancel(ctx, pollInterval, true, func(context.Context) (bool, error) {
 		var err error
-		content, err = os.ReadFile(l.HostsTOML(upstream))
+		content, err = os.ReadFile(l.Node.Path("/etc/containerd/certs.d/" + upstream + "/hosts.toml"))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return false, err
 		}

@@ -150,17 +150,22 @@ func (l *Landscape) RemovePod(ctx context.Context, pod *corev1.Pod) error {
 	if err != nil {
 		return fmt.Errorf("wait for the end of a pod: %w", err)
 	}
-	return l.forgetImage(ctx, pod.Spec.Containers[0].Image)
+	return l.forgetImage(ctx, pod)
 }
 
-// forgetImage removes an image from the node as a kubelet does that needs space.
-func (l *Landscape) forgetImage(ctx context.Context, image string) error {
+// forgetImage removes the image of a pod that is gone from the node, as a kubelet
+// does that needs space.
+func (l *Landscape) forgetImage(ctx context.Context, pod *corev1.Pod) error {
 	conn, err := grpc.NewClient("unix://"+l.Node.Path("/run/containerd/containerd.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return fmt.Errorf("connect to containerd: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
-	images := runtimeapi.NewImageServiceClient(conn)
+	if err := awaitContainersGone(ctx, runtimeapi.NewRuntimeServiceClient(conn), pod); err != nil {
+		return err
+	}
+
+	image, images := pod.Spec.Containers[0].Image, runtimeapi.NewImageServiceClient(conn)
 	status, err := images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: image}})
 	if err != nil || status.Image == nil || len(status.Image.RepoDigests) == 0 {
 		return fmt.Errorf("find image %s on the node, by a digest: %w", image, cmp.Or(err, errors.New("it is not there")))
@@ -181,6 +186,20 @@ func (l *Landscape) forgetImage(ctx context.Context, image string) error {
 	})
 	if err != nil {
 		return fmt.Errorf("remove image %s from the node: %w", image, err)
+	}
+	return nil
+}
+
+// awaitContainersGone waits until the node has none of a pod's containers, each of
+// which keeps the layers of its image.
+func awaitContainersGone(ctx context.Context, runtime runtimeapi.RuntimeServiceClient, pod *corev1.Pod) error {
+	filter := &runtimeapi.ContainerFilter{LabelSelector: map[string]string{"io.kubernetes.pod.uid": string(pod.UID)}}
+	err := wait.PollUntilContextTimeout(ctx, pollInterval, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
+		containers, err := runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: filter})
+		return err == nil && len(containers.Containers) == 0, err
+	})
+	if err != nil {
+		return fmt.Errorf("wait for the end of the containers of pod %s: %w", pod.Name, err)
 	}
 	return nil
 }

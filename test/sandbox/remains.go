@@ -115,7 +115,32 @@ func removeAbandoned() error {
 		}
 		fmt.Fprintln(os.Stderr, "removing what an earlier run left in", string(dir))
 		if err := (&remains{dir: string(dir), record: record}).remove(); err != nil {
-			return err
+			// Not in the way of this run; the next one tries again.
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	return removeFromEarlierBoots()
+}
+
+// removeFromEarlierBoots removes folders whose record has not survived a reboot of
+// the machine. Their processes and control groups have not either.
+func removeFromEarlierBoots() error {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return fmt.Errorf("find out when the machine has booted: %w", err)
+	}
+	booted := time.Now().Add(-time.Duration(info.Uptime) * time.Second)
+	dirs, err := filepath.Glob(filepath.Join(Base(), namePrefix+"*"))
+	if err != nil {
+		return fmt.Errorf("find earlier sandboxes: %w", err)
+	}
+	for _, dir := range dirs {
+		if stat, err := os.Stat(dir); err != nil || stat.ModTime().After(booted) {
+			continue
+		}
+		fmt.Fprintln(os.Stderr, "removing what an earlier run left in", dir)
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("remove %s: %w", dir, err)
 		}
 	}
 	return nil

@@ -62,7 +62,7 @@ type Sandbox struct {
 // sandbox, nothing is started and Run returns what unsupported does. It has to
 // be called first thing in main or TestMain.
 //
-// SIGINT and SIGTERM end the sandbox at once, wherever it is.
+// SIGINT, SIGTERM, SIGHUP and SIGQUIT end the sandbox at once, wherever it is.
 func Run(inside func(*Sandbox) int, unsupported func(error) int) int {
 	switch os.Getenv(stageVariable) {
 	case stageInside:
