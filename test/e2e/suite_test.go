@@ -52,7 +52,10 @@ func TestMain(m *testing.M) {
 
 func TestE2E(t *testing.T) {
 	RegisterFailHandler(Fail)
-	RunSpecs(t, "End-to-End Suite")
+	_, reporter := GinkgoConfiguration()
+	// So that each spec that is skipped is named.
+	reporter.Verbose = reporter.Verbose || unsupported != nil
+	RunSpecs(t, "End-to-End Suite", reporter)
 }
 
 var _ = BeforeSuite(func(ctx SpecContext) {
