@@ -84,8 +84,6 @@ integration() {
 # check_machine says whether this machine can run the test cluster: its exit code
 # is 3 if it cannot.
 check_machine() {
-  # Pods that use Services need it, and not every machine loads it by itself.
-  modprobe br_netfilter 2>/dev/null || true
   go build -o bin/check ./test/sandbox/check && bin/check
 }
 

@@ -17,6 +17,9 @@ cache="${XDG_CACHE_HOME:-$HOME/.cache}/gardener-extension-registry-cache/bin"
 # has set for the product's own build.
 export CGO_ENABLED=0 GOFLAGS='' GOWORK=off GOOS='' GOARCH=''
 
+# What an interrupted build leaves.
+trap 'rm -f "$cache"/*/*.$$' EXIT
+
 # build NAME FOLDER PACKAGE [LINKER FLAGS] [TAGS] prints the path of the binary
 # of a package that the module in the folder below hack/tools pins.
 build() {
@@ -26,10 +29,7 @@ build() {
   if [ ! -x "$binary" ]; then
     mkdir -p "$cache/$key"
     echo "building $name ..." >&2
-    (cd "$module" && go build -trimpath -buildvcs=false -tags "$tags" -ldflags "-s -w $flags" -o "$binary.$$" "$package") || {
-      rm -f "$binary.$$"
-      return 1
-    }
+    (cd "$module" && go build -trimpath -buildvcs=false -tags "$tags" -ldflags "-s -w $flags" -o "$binary.$$" "$package")
     mv "$binary.$$" "$binary" # concurrent builds each replace it as a whole
     echo "built $name in $((SECONDS - started)) s" >&2
   fi

@@ -35,9 +35,6 @@ var (
 		"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes",
 		"fs/file-max", "fs/nr_open",
 	}
-	// networkSysctls are those of the node's own network. The one of bridges is not
-	// there without a kernel module, and only matters to pods that use Services.
-	networkSysctls = []string{"net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"}
 
 	devices = []string{"null", "zero", "full", "random", "urandom", "tty", "kmsg"}
 )
@@ -248,11 +245,9 @@ func setSysctls(root string) error {
 			return err
 		}
 	}
-	for _, name := range networkSysctls {
-		err := os.WriteFile(filepath.Join(root, "proc/sys", name), []byte("1"), 0)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("set sysctl: %w", err)
-		}
+	// /proc/sys/net is that of the node's own network.
+	if err := os.WriteFile(filepath.Join(root, "proc/sys/net/ipv4/ip_forward"), []byte("1"), 0); err != nil {
+		return fmt.Errorf("set sysctl: %w", err)
 	}
 	return nil
 }

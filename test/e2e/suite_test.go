@@ -118,7 +118,7 @@ func pushImage(ctx context.Context, registry *upstream.Registry, repository stri
 	Expect(landscape.Push(ctx, registry, repository, "v1", image)).To(Succeed())
 }
 
-// cache is a small cache with defaults.
+// cache is a cache of an upstream with all defaults.
 func cache(upstreamHost string) v1alpha3.RegistryCache {
 	return v1alpha3.RegistryCache{Upstream: upstreamHost}
 }

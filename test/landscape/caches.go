@@ -111,7 +111,7 @@ func (s *Shoot) ScaleCache(ctx context.Context, upstream string, replicas int32)
 	}
 	err := wait.PollUntilContextCancel(ctx, pollInterval, true, func(ctx context.Context) (bool, error) {
 		_, err := s.landscape.Pod(ctx, upstream)
-		if apierrors.IsNotFound(errors.Unwrap(err)) {
+		if apierrors.IsNotFound(err) {
 			return true, nil
 		}
 		return false, err
@@ -126,7 +126,7 @@ func (s *Shoot) ScaleCache(ctx context.Context, upstream string, replicas int32)
 // started, or 0 while it does not run.
 func (l *Landscape) CacheBytes(ctx context.Context, upstream string) (int64, error) {
 	pod, err := l.Pod(ctx, upstream)
-	if apierrors.IsNotFound(errors.Unwrap(err)) {
+	if apierrors.IsNotFound(err) {
 		return 0, nil
 	}
 	if err != nil {
