@@ -12,28 +12,28 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
+
+	"github.com/gardener/gardener-extension-registry-cache/pkg/pullthrough"
 )
 
-// credentials are what the cache logs in to its upstream with. The zero value
-// is no credentials.
-type credentials struct {
-	username, password string
-}
-
 // credentialFiles are credentials in the files `username` and `password` of a
-// folder.
+// folder. It looks at them when it is asked for the credentials, but not more
+// often than once an interval.
 type credentialFiles struct {
-	dir string
-	log *slog.Logger
+	dir      string
+	interval time.Duration
+	log      *slog.Logger
 
 	mu      sync.Mutex
-	value   credentials
+	checked time.Time
+	value   pullthrough.Credentials
 	failure string
 }
 
 // newCredentialFiles reads the credentials in dir. An empty dir has none.
-func newCredentialFiles(dir string, log *slog.Logger) (*credentialFiles, error) {
-	files := &credentialFiles{dir: dir, log: log}
+func newCredentialFiles(dir string, interval time.Duration, log *slog.Logger) (*credentialFiles, error) {
+	files := &credentialFiles{dir: dir, interval: interval, log: log, checked: time.Now()}
 	if dir == "" {
 		return files, nil
 	}
@@ -42,44 +42,37 @@ func newCredentialFiles(dir string, log *slog.Logger) (*credentialFiles, error) 
 	return files, err
 }
 
-// current returns the credentials that were last read.
-func (f *credentialFiles) current() credentials {
+// current returns the credentials as they stand in the files. If they cannot be
+// read, or are written half, it returns the last ones that could.
+func (f *credentialFiles) current() pullthrough.Credentials {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	now := time.Now()
+	if f.dir == "" || now.Sub(f.checked) < f.interval {
+		return f.value
+	}
+	f.checked = now
+	value, err := readCredentials(f.dir)
+	switch {
+	case err == nil && value != f.value:
+		f.log.Info("Credentials changed", "dir", f.dir)
+		fallthrough
+	case err == nil:
+		f.value, f.failure = value, ""
+	case f.failure != err.Error():
+		f.failure = err.Error()
+		f.log.Error("Cannot read credentials, keeping the ones in use", "dir", f.dir, "error", err)
+	}
 	return f.value
 }
 
-// refresh reads the files again. If they cannot be read, or are written half,
-// the credentials stay as they were.
-func (f *credentialFiles) refresh() {
-	if f.dir == "" {
-		return
-	}
-	value, err := readCredentials(f.dir)
-
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err != nil {
-		if f.failure != err.Error() {
-			f.failure = err.Error()
-			f.log.Error("Cannot read credentials, keeping the ones in use", "dir", f.dir, "error", err)
-		}
-		return
-	}
-	f.failure = ""
-	if value != f.value {
-		f.value = value
-		f.log.Info("Credentials changed", "dir", f.dir)
-	}
-}
-
-func readCredentials(dir string) (credentials, error) {
+func readCredentials(dir string) (pullthrough.Credentials, error) {
 	username, usernameErr := readCredential(dir, "username")
 	password, passwordErr := readCredential(dir, "password")
 	if err := errors.Join(usernameErr, passwordErr); err != nil {
-		return credentials{}, err
+		return pullthrough.Credentials{}, err
 	}
-	return credentials{username: username, password: password}, nil
+	return pullthrough.Credentials{Username: username, Password: password}, nil
 }
 
 func readCredential(dir, name string) (string, error) {

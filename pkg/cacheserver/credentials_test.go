@@ -12,6 +12,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
+	"github.com/gardener/gardener-extension-registry-cache/pkg/pullthrough"
 )
 
 func writeCredentials(t *testing.T, dir, username, password string) {
@@ -26,26 +27,22 @@ func TestCredentialFiles(t *testing.T) {
 	dir := t.TempDir()
 	writeCredentials(t, dir, "alice\n", " first secret \r\n")
 	out := &logs{}
-	files, err := newCredentialFiles(dir, NewLogger(v1alpha1.Log{}, out))
+	files, err := newCredentialFiles(dir, 0, NewLogger(v1alpha1.Log{}, out))
 	g.Expect(err).NotTo(HaveOccurred())
-	first := credentials{"alice", " first secret "}
+	first := pullthrough.Credentials{Username: "alice", Password: " first secret "}
 	g.Expect(files.current()).To(Equal(first))
-	files.refresh()
 	g.Expect(out.String()).To(BeEmpty())
 
 	writeCredentials(t, dir, "bob", "")
 	for range 3 {
-		files.refresh()
 		g.Expect(files.current()).To(Equal(first))
 	}
 	g.Expect(out.lines("password is empty")).To(HaveLen(1), "once, not at every look")
 	g.Expect(os.Remove(filepath.Join(dir, "username"))).To(Succeed())
-	files.refresh()
 	g.Expect(files.current()).To(Equal(first))
 
 	writeCredentials(t, dir, "bob", "second")
-	files.refresh()
-	g.Expect(files.current()).To(Equal(credentials{"bob", "second"}))
+	g.Expect(files.current()).To(Equal(pullthrough.Credentials{Username: "bob", Password: "second"}))
 	g.Expect(out.lines("Credentials changed")).To(HaveLen(1))
 	g.Expect(out.String()).NotTo(ContainSubstring("second"))
 	g.Expect(out.String()).NotTo(ContainSubstring("bob"))
@@ -53,8 +50,7 @@ func TestCredentialFiles(t *testing.T) {
 
 func TestNoCredentialFiles(t *testing.T) {
 	g := NewWithT(t)
-	files, err := newCredentialFiles("", NewLogger(v1alpha1.Log{}, &logs{}))
+	files, err := newCredentialFiles("", 0, NewLogger(v1alpha1.Log{}, &logs{}))
 	g.Expect(err).NotTo(HaveOccurred())
-	files.refresh()
-	g.Expect(files.current()).To(Equal(credentials{}))
+	g.Expect(files.current()).To(Equal(pullthrough.Credentials{}))
 }

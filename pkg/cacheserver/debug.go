@@ -8,36 +8,59 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/pprof"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
 )
 
 // healthFile is created and deleted to see whether the storage can be written.
 const healthFile = ".registry-cache-health"
 
-// newDebugHandler serves metrics and health. distribution registers its metrics,
-// and the Prometheus client those of Go and the process, with the registry of
-// the process; those of this server come in addition.
-func newDebugHandler(health *health, upstream, version string) http.Handler {
-	own := prometheus.NewRegistry()
+// newDebugHandler serves metrics, health, and profiles if they are wanted. What
+// distribution, Go and the process count is in the registry of the process; the
+// engine and this server have one of their own.
+func newDebugHandler(health *health, registry *prometheus.Registry, config *v1alpha1.CacheConfiguration, version string) http.Handler {
 	buildInfo := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "registry_cache_build_info",
 		Help:        "Always 1; the labels say which version runs, and for which upstream.",
-		ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version(), "upstream": upstream},
+		ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version(), "upstream": config.Upstream},
 	})
 	buildInfo.Set(1)
-	own.MustRegister(buildInfo)
+	registry.MustRegister(buildInfo)
 
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{prometheus.DefaultGatherer, own}, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{withoutProxy{prometheus.DefaultGatherer}, registry}, promhttp.HandlerOpts{}))
 	mux.Handle("GET /debug/health", health)
+	if config.Debug.Profiling {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
 	return mux
+}
+
+// withoutProxy leaves out the metrics of distribution's proxy, which is linked
+// but never used: the engine's have their names.
+type withoutProxy struct{ prometheus.Gatherer }
+
+// Gather implements prometheus.Gatherer.
+func (g withoutProxy) Gather() ([]*dto.MetricFamily, error) {
+	families, err := g.Gatherer.Gather()
+	return slices.DeleteFunc(families, func(family *dto.MetricFamily) bool {
+		return strings.HasPrefix(family.GetName(), "registry_proxy_")
+	}), err
 }
 
 // health is whether the cache can do its work. An upstream that is down does not

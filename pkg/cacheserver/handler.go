@@ -6,7 +6,6 @@ package cacheserver
 
 import (
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"regexp"
@@ -14,7 +13,13 @@ import (
 	"time"
 
 	"github.com/distribution/distribution/v3/registry/api/errcode"
+
+	"github.com/gardener/gardener-extension-registry-cache/pkg/pullthrough"
 )
+
+// writeTimeout is how long a client may take to read a part of an answer, of the
+// size of a buffer. There is no limit to the time for all of it.
+const writeTimeout = 5 * time.Minute
 
 // uploadPath is any step of an upload; its status can be asked for with GET.
 var uploadPath = regexp.MustCompile(`^/v2/.+/blobs/uploads(/[^/]*)?$`)
@@ -25,10 +30,11 @@ func newRegistryHandler(next http.Handler, log *slog.Logger) http.Handler {
 	next = readOnly(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		response := &responseWriter{ResponseWriter: w}
-		defer func() { logRequest(log, r, response, time.Since(start)) }()
+		response := &responseWriter{ResponseWriter: w, deadlines: http.NewResponseController(w)}
+		var outcome pullthrough.Outcome
+		defer func() { logRequest(log, r, response, outcome, time.Since(start)) }()
 
-		next.ServeHTTP(response, r)
+		next.ServeHTTP(response, r.WithContext(pullthrough.WithOutcome(r.Context(), &outcome)))
 		if response.incomplete() {
 			panic(http.ErrAbortHandler)
 		}
@@ -37,7 +43,7 @@ func newRegistryHandler(next http.Handler, log *slog.Logger) http.Handler {
 
 // logRequest leaves out all headers but the user agent, and the query: they may
 // hold secrets.
-func logRequest(log *slog.Logger, r *http.Request, response *responseWriter, duration time.Duration) {
+func logRequest(log *slog.Logger, r *http.Request, response *responseWriter, outcome pullthrough.Outcome, duration time.Duration) {
 	level := slog.LevelInfo
 	status := response.statusCode()
 	if r.URL.Path == "/v2/" && r.Method == http.MethodGet && status == http.StatusOK {
@@ -48,6 +54,7 @@ func logRequest(log *slog.Logger, r *http.Request, response *responseWriter, dur
 		slog.String("method", r.Method),
 		slog.String("path", r.URL.Path),
 		slog.Int("status", status),
+		slog.String("cache", string(outcome)),
 		slog.Int64("bytes", response.written),
 		slog.Float64("seconds", duration.Seconds()),
 		slog.String("remote", r.RemoteAddr),
@@ -81,6 +88,8 @@ var errAnsweredTwice = errors.New("the response has begun already")
 // blob: a second answer is dropped.
 type responseWriter struct {
 	http.ResponseWriter
+	// deadlines are for a client that does not read.
+	deadlines *http.ResponseController
 	// status is 0 until the response begins.
 	status int
 	// length is the length that the response declares; -1: none.
@@ -101,6 +110,13 @@ func (w *responseWriter) begin(status int) {
 		length = -1
 	}
 	w.status, w.length = status, length
+	w.extendDeadline()
+}
+
+// extendDeadline gives the client time for the next part of the answer.
+func (w *responseWriter) extendDeadline() {
+	// Not all writers have deadlines.
+	_ = w.deadlines.SetWriteDeadline(time.Now().Add(writeTimeout))
 }
 
 func (w *responseWriter) statusCode() int {
@@ -134,21 +150,9 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.begin(http.StatusOK)
 	}
+	w.extendDeadline()
 	n, err := w.ResponseWriter.Write(p)
 	w.written += int64(n)
-	return n, err
-}
-
-// ReadFrom lets net/http copy a file to a connection in the kernel.
-func (w *responseWriter) ReadFrom(source io.Reader) (int64, error) {
-	if w.answeredTwice {
-		return 0, errAnsweredTwice
-	}
-	if w.status == 0 {
-		w.begin(http.StatusOK)
-	}
-	n, err := io.Copy(w.ResponseWriter, source)
-	w.written += n
 	return n, err
 }
 

@@ -193,8 +193,8 @@ func readImage(image containerregistry.Image) error {
 func (c *cache) settle(t *testing.T) {
 	t.Helper()
 	g := NewWithT(t)
-	uploads := filepath.Join(c.health.rootDirectory, "docker/registry/v2/repositories", repositoryName, "_uploads/*")
-	g.Eventually(func() ([]string, error) { return filepath.Glob(uploads) }, "5s").Should(BeEmpty())
+	spool := filepath.Join(c.health.rootDirectory, "registry-cache/spool/*")
+	g.Eventually(func() ([]string, error) { return filepath.Glob(spool) }, "5s").Should(BeEmpty())
 }
 
 func basic(username, password string) remote.Option {

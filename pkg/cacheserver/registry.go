@@ -25,27 +25,26 @@ const (
 	engineOption   = "engine"
 )
 
-// engine makes the registry that clients see from the local one. If the result
-// has a method Close() error, it is called when the application is shut down.
-type engine func(ctx context.Context, local distribution.Namespace, driver storagedriver.StorageDriver) (distribution.Namespace, error)
+// wrap makes the registry that clients see from the local one.
+type wrap func(local distribution.Namespace) distribution.Namespace
 
 // registerMiddleware makes engines known to distribution under one name; the
 // engine itself comes in the middleware's options, so that nothing about a cache
 // hangs on the process.
 var registerMiddleware = sync.OnceValue(func() error {
 	return registrymiddleware.Register(middlewareName,
-		func(ctx context.Context, local distribution.Namespace, driver storagedriver.StorageDriver, options map[string]any) (distribution.Namespace, error) {
-			attach, ok := options[engineOption].(engine)
+		func(_ context.Context, local distribution.Namespace, _ storagedriver.StorageDriver, options map[string]any) (distribution.Namespace, error) {
+			wrap, ok := options[engineOption].(wrap)
 			if !ok {
 				return nil, fmt.Errorf("option %s is %T", engineOption, options[engineOption])
 			}
-			return attach(ctx, local, driver)
+			return wrap(local), nil
 		})
 })
 
 // newApplication returns distribution's registry API over its filesystem
 // storage below rootDirectory and an engine.
-func newApplication(rootDirectory string, attach engine) (app *handlers.App, err error) {
+func newApplication(rootDirectory string, engine wrap) (app *handlers.App, err error) {
 	if err := registerMiddleware(); err != nil {
 		return nil, fmt.Errorf("register registry middleware: %w", err)
 	}
@@ -58,20 +57,22 @@ func newApplication(rootDirectory string, attach engine) (app *handlers.App, err
 			app, err = nil, fmt.Errorf("configure registry: %v", cause)
 		}
 	}()
-	return handlers.NewApp(ctx, distributionConfiguration(rootDirectory, attach)), nil
+	return handlers.NewApp(ctx, distributionConfiguration(rootDirectory, engine)), nil
 }
 
-func distributionConfiguration(rootDirectory string, attach engine) *configuration.Configuration {
+func distributionConfiguration(rootDirectory string, engine wrap) *configuration.Configuration {
 	config := &configuration.Configuration{
 		Storage: configuration.Storage{
 			"filesystem": configuration.Parameters{"rootdirectory": rootDirectory},
-			// Expiry deletes through the same interfaces that clients would. Clients
-			// cannot: only reads get that far.
-			"delete":   configuration.Parameters{"enabled": true},
-			"redirect": configuration.Parameters{"disable": true},
+			"redirect":   configuration.Parameters{"disable": true},
+			"maintenance": configuration.Parameters{
+				"readonly": map[any]any{"enabled": true},
+				// The engine removes what it finds of them.
+				"uploadpurging": map[any]any{"enabled": false},
+			},
 		},
 		Middleware: map[string][]configuration.Middleware{
-			"registry": {{Name: middlewareName, Options: configuration.Parameters{engineOption: attach}}},
+			"registry": {{Name: middlewareName, Options: configuration.Parameters{engineOption: engine}}},
 		},
 	}
 	config.HTTP.RelativeURLs = true

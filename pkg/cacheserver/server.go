@@ -13,14 +13,15 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/distribution/distribution/v3/registry/handlers"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/validation"
+	"github.com/gardener/gardener-extension-registry-cache/pkg/pullthrough"
 )
 
 const (
@@ -44,10 +45,11 @@ type Options struct {
 	// stops. Defaults to 25 seconds, which leaves some of the 30 seconds that
 	// Kubernetes grants.
 	DrainTimeout time.Duration
-	// PollInterval is the least time between two looks at the credentials, at
-	// the certificate, and at an upstream that could not be reached. Defaults to
-	// 5 seconds.
+	// PollInterval is the least time between two looks at the credentials and at
+	// the certificate. Defaults to 5 seconds.
 	PollInterval time.Duration
+	// Limits bound what the cache waits for.
+	Limits pullthrough.Limits
 }
 
 func (o Options) withDefaults() Options {
@@ -68,7 +70,7 @@ type Server struct {
 	log          *slog.Logger
 	drainTimeout time.Duration
 
-	proxy  *proxyEngine
+	engine *pullthrough.Engine
 	app    *handlers.App
 	health *health
 
@@ -101,7 +103,7 @@ func New(config *v1alpha1.CacheConfiguration, logger *slog.Logger, options Optio
 	if err != nil {
 		return nil, err
 	}
-	credentials, err := newCredentialFiles(config.CredentialsDir, logger)
+	credentials, err := newCredentialFiles(config.CredentialsDir, options.PollInterval, logger)
 	if err != nil {
 		return nil, fmt.Errorf("credentialsDir: %w", err)
 	}
@@ -110,31 +112,40 @@ func New(config *v1alpha1.CacheConfiguration, logger *slog.Logger, options Optio
 		return nil, fmt.Errorf("storage.rootDirectory: %w", err)
 	}
 
-	proxy := newProxyEngine(proxyConfig{
-		// A lone slash at the end is valid, but paths are appended.
-		remoteURL:   strings.TrimSuffix(config.RemoteURL, "/"),
-		ttl:         config.GarbageCollection.TTL.Duration,
-		credentials: credentials,
-		interval:    options.PollInterval,
-	}, logger)
-	app, err := newApplication(config.Storage.RootDirectory, proxy.attach)
+	registry := prometheus.NewRegistry()
+	engine, err := pullthrough.New(pullthrough.Config{
+		RemoteURL:     config.RemoteURL,
+		RootDirectory: config.Storage.RootDirectory,
+		TTL:           config.GarbageCollection.TTL.Duration,
+		HighWatermark: int(*config.GarbageCollection.HighWatermark),
+		LowWatermark:  int(*config.GarbageCollection.LowWatermark),
+		Credentials:   credentials.current,
+		UserAgent:     "registry-cache/" + options.Version,
+		Limits:        options.Limits,
+		Log:           logger,
+		Metrics:       registry,
+	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("storage.rootDirectory: %w", err)
+	}
+	app, err := newApplication(config.Storage.RootDirectory, engine.Namespace)
+	if err != nil {
+		return nil, errors.Join(err, engine.Close())
 	}
 
 	server := &Server{
 		log:          logger,
 		drainTimeout: options.DrainTimeout,
-		proxy:        proxy,
+		engine:       engine,
 		app:          app,
 		health:       health,
-		registry:     newHTTPServer(newRegistryHandler(app, logger), tlsConfig, logger),
+		registry:     newHTTPServer(newRegistryHandler(engine.Listings(app), logger), tlsConfig, logger),
 		tls:          tlsConfig != nil,
-		debug:        newHTTPServer(newDebugHandler(health, config.Upstream, options.Version), nil, logger),
+		debug:        newHTTPServer(newDebugHandler(health, registry, config, options.Version), nil, logger),
 	}
 	server.debug.WriteTimeout = debugTimeout
 	if err := server.listen(config.Server.Address, config.Debug.Address); err != nil {
-		return nil, errors.Join(err, app.Shutdown())
+		return nil, errors.Join(err, app.Shutdown(), engine.Close())
 	}
 	return server, nil
 }
@@ -183,7 +194,6 @@ func (s *Server) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serve(s.registry, s.registryListener, s.tls) })
 	group.Go(func() error { return serve(s.debug, s.debugListener, false) })
-	group.Go(func() error { s.proxy.run(ctx); return nil })
 	group.Go(func() error {
 		<-ctx.Done()
 		return s.shutdown(context.WithoutCancel(ctx))
@@ -216,7 +226,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 		s.log.Warn("Cut transfers that did not end in time", "error", err)
 		errs = append(errs, s.registry.Close())
 	}
-	errs = append(errs, s.app.Shutdown(), s.debug.Close())
+	errs = append(errs, s.app.Shutdown(), s.engine.Close(), s.debug.Close())
 	s.log.Info("Stopped")
 	return errors.Join(errs...)
 }

@@ -84,11 +84,15 @@ type TLS struct {
 	KeyFile string `json:"keyFile"`
 }
 
-// Debug is the server of metrics and health.
+// Debug is the server of metrics and health, and of profiles if they are wanted.
 type Debug struct {
 	// Address is the host and port to listen on. Defaults to `:5001`.
 	// +optional
 	Address string `json:"address,omitempty"`
+	// Profiling serves profiles of the process below `/debug/pprof/`. Defaults to
+	// false.
+	// +optional
+	Profiling bool `json:"profiling,omitempty"`
 }
 
 // LogLevel is the least severe level that is logged.

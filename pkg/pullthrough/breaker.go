@@ -1,0 +1,113 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package pullthrough
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// failuresToOpen is how many failures in a row open a breaker, if none of them
+// cost much time.
+const failuresToOpen = 3
+
+// longestRetryAfter bounds what an upstream may ask for.
+const longestRetryAfter = time.Hour
+
+// errOpen says that the upstream was not asked.
+var errOpen = errors.New("the upstream is left alone after it failed")
+
+// breaker keeps from an upstream that fails what would have to wait for it. It
+// opens after a failure that took long or was a 429, and after some in a row of
+// any other kind; then one request at a time tries whether the upstream is back.
+type breaker struct {
+	// base is for how long it opens first; each time in a row it is twice as long,
+	// up to longest.
+	base, longest time.Duration
+
+	mu       sync.Mutex
+	failures int
+	openings int
+	until    time.Time
+	probing  bool
+}
+
+// closed says whether the upstream may be asked as if nothing had happened.
+func (b *breaker) closed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.openings == 0
+}
+
+// due says whether it is time to try whether the upstream is back.
+func (b *breaker) due() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return !b.probing && !time.Now().Before(b.until)
+}
+
+// allow says whether the upstream may be asked now. Whoever is allowed to must
+// report.
+func (b *breaker) allow() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.openings == 0:
+		return true
+	case b.probing || time.Now().Before(b.until):
+		return false
+	}
+	b.probing = true
+	return true
+}
+
+// report tells how a request went.
+func (b *breaker) report(err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.probing = false
+	var answered *upstreamError
+	switch {
+	case errors.Is(err, context.Canceled):
+		return
+	case err == nil, errors.As(err, &answered) && !answered.temporary():
+		b.failures, b.openings = 0, 0
+		return
+	}
+	b.failures++
+	retryAfter := time.Duration(0)
+	limited := false
+	if answered != nil {
+		retryAfter = min(answered.retryAfter, longestRetryAfter)
+		limited = answered.status == http.StatusTooManyRequests
+	}
+	if b.failures >= failuresToOpen || limited || retryAfter > 0 || isTimeout(err) {
+		b.open(retryAfter)
+	}
+}
+
+// trip opens the breaker because somebody has waited long enough.
+func (b *breaker) trip() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.openings == 0 {
+		b.open(0)
+	}
+}
+
+func (b *breaker) open(atLeast time.Duration) {
+	duration := max(atLeast, min(b.base<<min(b.openings, 10), b.longest))
+	b.until = time.Now().Add(duration)
+	b.openings++
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
+}
