@@ -32,7 +32,7 @@ assets() {
 # name.
 environment() {
   case "${1:-}" in
-    integration) assets "${integration_binaries[@]}" ;;
+    integration) assets "${integration_binaries[@]}" conformance ;;
     e2e)
       hack/require.sh ip:iproute2 nsenter:util-linux systemctl:systemd iptables nft:nftables conntrack curl \
         cc:gcc /usr/include/stdlib.h:libc6-dev pkg-config /usr/include/seccomp.h:libseccomp-dev
@@ -68,7 +68,7 @@ unit() {
   if [ "$(go env CGO_ENABLED)" = 1 ] && command -v "$(go env CC)" >/dev/null; then
     race=(-race)
   fi
-  packages="$(go list ./... | grep -vE '/test/(integration|e2e|demo|sandbox)')"
+  packages="$(go list ./... | grep -vE '/test/(integration|conformance|e2e|demo|sandbox)')"
   mapfile -t packages <<<"$packages"
   go test "${race[@]}" -timeout 10m "$@" "${packages[@]}"
 }
@@ -78,7 +78,7 @@ unit() {
 # binaries that the tests build and run.
 integration() {
   hack/require.sh curl # for the script that runs on nodes
-  with integration go test -count 1 -p 1 -timeout 20m "$@" ./test/integration/...
+  with integration go test -count 1 -p 1 -timeout 20m "$@" ./test/integration/... ./test/conformance
 }
 
 # check_machine says whether this machine can run the test cluster: its exit code

@@ -58,6 +58,7 @@ tool() {
       flags="$(version_flags gardener github.com/gardener/gardener)"
       build "$name" gardener "github.com/gardener/gardener/cmd/$name" "$flags"
       ;;
+    conformance) build "$name" conformance "github.com/opencontainers/distribution-spec/$name" ;;
     etcd) build "$name" etcd go.etcd.io/etcd/server/v3 ;;
     containerd | containerd-shim-runc-v2 | ctr) build "$name" containerd "github.com/containerd/containerd/v2/cmd/$name" ;;
     # seccomp, which the pods of the caches ask for, is a C library of Debian's.
