@@ -42,13 +42,14 @@ func newCredentialFiles(dir string, interval time.Duration, log *slog.Logger) (*
 	return files, err
 }
 
-// current returns the credentials as they stand in the files. If they cannot be
-// read, or are written half, it returns the last ones that could.
-func (f *credentialFiles) current() pullthrough.Credentials {
+// current returns the credentials as they stand in the files, which it reads at
+// once if those of before were rejected. If they cannot be read, or are written
+// half, it returns the last ones that could.
+func (f *credentialFiles) current(rejected bool) pullthrough.Credentials {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
-	if f.dir == "" || now.Sub(f.checked) < f.interval {
+	if f.dir == "" || !rejected && now.Sub(f.checked) < f.interval {
 		return f.value
 	}
 	f.checked = now

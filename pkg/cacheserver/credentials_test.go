@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 
@@ -30,27 +31,38 @@ func TestCredentialFiles(t *testing.T) {
 	files, err := newCredentialFiles(dir, 0, NewLogger(v1alpha1.Log{}, out))
 	g.Expect(err).NotTo(HaveOccurred())
 	first := pullthrough.Credentials{Username: "alice", Password: " first secret "}
-	g.Expect(files.current()).To(Equal(first))
+	g.Expect(files.current(false)).To(Equal(first))
 	g.Expect(out.String()).To(BeEmpty())
 
 	writeCredentials(t, dir, "bob", "")
 	for range 3 {
-		g.Expect(files.current()).To(Equal(first))
+		g.Expect(files.current(false)).To(Equal(first))
 	}
 	g.Expect(out.lines("password is empty")).To(HaveLen(1), "once, not at every look")
 	g.Expect(os.Remove(filepath.Join(dir, "username"))).To(Succeed())
-	g.Expect(files.current()).To(Equal(first))
+	g.Expect(files.current(false)).To(Equal(first))
 
 	writeCredentials(t, dir, "bob", "second")
-	g.Expect(files.current()).To(Equal(pullthrough.Credentials{Username: "bob", Password: "second"}))
+	g.Expect(files.current(false)).To(Equal(pullthrough.Credentials{Username: "bob", Password: "second"}))
 	g.Expect(out.lines("Credentials changed")).To(HaveLen(1))
 	g.Expect(out.String()).NotTo(ContainSubstring("second"))
 	g.Expect(out.String()).NotTo(ContainSubstring("bob"))
+}
+
+func TestRejectedCredentialsAreReadAgain(t *testing.T) {
+	g := NewWithT(t)
+	dir := t.TempDir()
+	writeCredentials(t, dir, "alice", "first")
+	files, err := newCredentialFiles(dir, time.Hour, NewLogger(v1alpha1.Log{}, &logs{}))
+	g.Expect(err).NotTo(HaveOccurred())
+	writeCredentials(t, dir, "alice", "second")
+	g.Expect(files.current(false).Password).To(Equal("first"))
+	g.Expect(files.current(true).Password).To(Equal("second"))
 }
 
 func TestNoCredentialFiles(t *testing.T) {
 	g := NewWithT(t)
 	files, err := newCredentialFiles("", 0, NewLogger(v1alpha1.Log{}, &logs{}))
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(files.current()).To(Equal(pullthrough.Credentials{}))
+	g.Expect(files.current(false)).To(Equal(pullthrough.Credentials{}))
 }

@@ -27,9 +27,10 @@ type Config struct {
 	// HighWatermark and LowWatermark are the percentages of the volume in use that
 	// start and end eviction.
 	HighWatermark, LowWatermark int
-	// Credentials returns what to log in to the upstream with, and is asked before
-	// each request. Nil: the cache pulls anonymously.
-	Credentials func() Credentials
+	// Credentials returns what to log in to the upstream with. It is asked before
+	// each request, and again after the upstream has rejected what it returned: then
+	// it is to look whether there is something new. Nil: the cache pulls anonymously.
+	Credentials func(rejected bool) Credentials
 	// UserAgent is how the engine calls itself to the upstream.
 	UserAgent string
 	// Limits are bounds on time. The zero value is what production runs with.
@@ -130,7 +131,7 @@ type Engine struct {
 func New(config Config) (*Engine, error) {
 	config.Limits = config.Limits.withDefaults()
 	if config.Credentials == nil {
-		config.Credentials = func() Credentials { return Credentials{} }
+		config.Credentials = func(bool) Credentials { return Credentials{} }
 	}
 	lock, err := lockVolume(config.RootDirectory, config.Log)
 	if err != nil {

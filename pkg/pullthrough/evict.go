@@ -35,6 +35,9 @@ const (
 	coarsest = 10 * time.Minute
 	// roomBytes is what is freed on a full volume for content of unknown size.
 	roomBytes = 64 << 20
+	// filesFull is the percentage of files in use at which those are what a volume
+	// lacks, and not bytes.
+	filesFull = 95
 )
 
 // evictor decides what leaves the volume, by an index of all blobs in memory. The
@@ -176,7 +179,7 @@ func (v *evictor) run(ctx context.Context, interval time.Duration) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for cleaned := time.Now(); ; {
-		evicted := v.lower()
+		evicted := v.lower(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -196,7 +199,8 @@ func (v *evictor) run(ctx context.Context, interval time.Duration) {
 // They do no harm.
 const cleanInterval = time.Hour
 
-func (v *evictor) clean(ctx context.Context) {
+// clean removes links without content, and returns how many.
+func (v *evictor) clean(ctx context.Context) int {
 	removed, err := v.store.removeDangling(ctx)
 	if err != nil && ctx.Err() == nil {
 		v.log.Error("Cannot remove links without content", "error", err)
@@ -204,6 +208,7 @@ func (v *evictor) clean(ctx context.Context) {
 	if removed > 0 {
 		v.log.Info("Removed links without content", "links", removed)
 	}
+	return removed
 }
 
 // expire removes what was not used for the ttl.
@@ -221,7 +226,7 @@ func (v *evictor) expire(now time.Time) (evicted int) {
 }
 
 // lower brings the volume below its low watermark if it is above the high one.
-func (v *evictor) lower() (evicted int) {
+func (v *evictor) lower(ctx context.Context) (evicted int) {
 	usage, err := v.usage()
 	if err != nil {
 		v.log.Error("Cannot measure the volume", "error", err)
@@ -235,18 +240,25 @@ func (v *evictor) lower() (evicted int) {
 	if evicted == 0 {
 		return 0
 	}
+	if files > 0 {
+		// Each blob has links, which are files, too.
+		v.clean(ctx)
+	}
 	v.log.Info("Evicted the blobs that were not used for the longest time", "blobs", evicted, "bytes", freed)
 	return evicted
 }
 
-// makeRoom evicts on a full volume, and returns how many blobs went. A need of 0
+// makeRoom evicts on a full volume, and returns how many files went. A need of 0
 // is one that is not known.
-func (v *evictor) makeRoom(need int64) int {
+func (v *evictor) makeRoom(ctx context.Context, need int64) (removed int) {
 	if need <= 0 {
 		need = roomBytes
 	}
-	removed := v.removeSpools(0)
+	removed = v.removeSpools(0)
 	evicted, _ := v.free(need, 1, reasonFull)
+	if usage, err := v.usage(); err == nil && usage.totalFiles > 0 && usage.usedFiles > usage.totalFiles*filesFull/100 {
+		removed += v.clean(ctx)
+	}
 	return removed + evicted
 }
 

@@ -160,7 +160,7 @@ func (f *flight) report(err error, duration time.Duration) {
 
 // fetch writes the spool, and gives it the name of the blob.
 func (f *flight) fetch(ctx context.Context) error {
-	file, err := f.openSpool()
+	file, err := f.openSpool(ctx)
 	if err != nil {
 		return f.startUnstorable(err)
 	}
@@ -180,13 +180,13 @@ func (f *flight) fetch(ctx context.Context) error {
 		return errors.Join(err, f.leave(file, d, err))
 	}
 	f.spool.end(nil)
-	return f.store(file)
+	return f.store(ctx, file)
 }
 
 // openSpool makes room for the file if there is none.
-func (f *flight) openSpool() (*os.File, error) {
+func (f *flight) openSpool(ctx context.Context) (*os.File, error) {
 	file, err := f.engine.store.createSpool(f.digest)
-	if isFull(err) && f.engine.evictor.makeRoom(0) > 0 {
+	if isFull(err) && f.engine.evictor.makeRoom(ctx, 0) > 0 {
 		file, err = f.engine.store.createSpool(f.digest)
 	}
 	return file, err
@@ -276,7 +276,7 @@ func (f *flight) copy(ctx context.Context, d *download, hasher hash.Hash) error 
 	for {
 		n, err := d.read(ctx, *buffer)
 		if n > 0 {
-			if err := f.append((*buffer)[:n], hasher); err != nil {
+			if err := f.append(ctx, (*buffer)[:n], hasher); err != nil {
 				return err
 			}
 		}
@@ -289,7 +289,7 @@ func (f *flight) copy(ctx context.Context, d *download, hasher hash.Hash) error 
 	}
 }
 
-func (f *flight) append(p []byte, hasher hash.Hash) error {
+func (f *flight) append(ctx context.Context, p []byte, hasher hash.Hash) error {
 	for rest := p; len(rest) > 0; {
 		before := f.spool.written
 		err := f.spool.append(rest)
@@ -299,7 +299,7 @@ func (f *flight) append(p []byte, hasher hash.Hash) error {
 		f.engine.metrics.spoolBytes.Add(float64(added))
 		switch {
 		case err == nil:
-		case isFull(err) && f.engine.evictor.makeRoom(f.missing()) > 0:
+		case isFull(err) && f.engine.evictor.makeRoom(ctx, f.missing()) > 0:
 		default:
 			f.prefix = hasher
 			return fmt.Errorf("%w: %w", errUnstorable, err)
@@ -321,12 +321,16 @@ func (f *flight) verify(hasher hash.Hash) error {
 }
 
 // store gives the spool the name of the blob. Its readers have all of it already.
-func (f *flight) store(file *os.File) error {
+func (f *flight) store(ctx context.Context, file *os.File) error {
 	// Without, a crash of the machine could leave the name and not the content.
 	if err := file.Sync(); err != nil {
 		return errors.Join(fmt.Errorf("sync: %w", err), os.Remove(file.Name()))
 	}
-	if err := f.engine.store.commit(file.Name(), f.digest); err != nil {
+	err := f.engine.store.commit(file.Name(), f.digest)
+	if isFull(err) && f.engine.evictor.makeRoom(ctx, 1) > 0 {
+		err = f.engine.store.commit(file.Name(), f.digest)
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("commit: %w", err), os.Remove(file.Name()))
 	}
 	f.engine.evictor.added(f.digest, f.spool.written)

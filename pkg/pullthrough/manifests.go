@@ -130,16 +130,16 @@ func (e *Engine) fetchManifest(ctx context.Context, repository, reference string
 		return nil, &upstreamError{operation: q.operation(), cause: fmt.Errorf("%w: it is %s, not %s", errMismatch, got, dgst)}
 	}
 	found := &manifest{mediaType: responseMediaType(response.Header, payload), payload: payload, digest: dgst}
-	if err := e.storeManifest(repository, found); err != nil {
+	if err := e.storeManifest(ctx, repository, found); err != nil {
 		// It is served all the same.
 		e.log.Warn("Cannot store a manifest", "repository", repository, "digest", dgst.String(), "error", err)
 	}
 	return found, nil
 }
 
-func (e *Engine) storeManifest(repository string, found *manifest) error {
+func (e *Engine) storeManifest(ctx context.Context, repository string, found *manifest) error {
 	err := e.store.put(found.digest, found.payload)
-	if isFull(err) && e.evictor.makeRoom(int64(len(found.payload))) > 0 {
+	if isFull(err) && e.evictor.makeRoom(ctx, int64(len(found.payload))) > 0 {
 		err = e.store.put(found.digest, found.payload)
 	}
 	if err != nil {

@@ -70,7 +70,7 @@ type remote struct {
 	limits      Limits
 	metrics     *metrics
 	client      *http.Client
-	credentials func() Credentials
+	credentials func(rejected bool) Credentials
 	breakers    [2]*breaker
 
 	// limitedUntil is the time, in nanoseconds, until which tags that are known
@@ -122,8 +122,10 @@ func newRemote(config Config, metrics *metrics) (*remote, error) {
 // close ends connections that are not in use.
 func (r *remote) close() { r.client.CloseIdleConnections() }
 
-func (r *remote) current() *session {
-	credentials := r.credentials()
+// current returns the session of today. If credentials were rejected, it looks
+// for others.
+func (r *remote) current(rejected bool) *session {
+	credentials := r.credentials(rejected)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.session == nil || r.session.credentials != credentials {
@@ -241,7 +243,26 @@ func (r *remote) send(ctx context.Context, q request) (*http.Response, error) {
 	if q.header != nil {
 		request.Header = q.header.Clone()
 	}
-	return r.current().do(request)
+	session := r.current(false)
+	response, err := session.do(request)
+	if !isUnauthorized(response, err) {
+		return response, err
+	}
+	// They may have been replaced since, or just now.
+	next := r.current(true)
+	if next == session {
+		return response, err
+	}
+	if response != nil {
+		_ = response.Body.Close() // in favour of the next answer
+	}
+	return next.do(request)
+}
+
+func isUnauthorized(response *http.Response, err error) bool {
+	var refused *errcode.ErrorResponse
+	return errors.As(err, &refused) && refused.StatusCode == http.StatusUnauthorized ||
+		response != nil && response.StatusCode == http.StatusUnauthorized
 }
 
 // failedRequest is the error of a request that got no answer, or whose token

@@ -75,6 +75,12 @@ func (e *Engine) send(ctx context.Context, w http.ResponseWriter, r *http.Reques
 			return refuseRange(w, size)
 		}
 	}
+	if size == 0 {
+		// There is no end to hold back: what is sent is complete with the header.
+		if _, err := blob.readAt(ctx, make([]byte, 1), 0); !errors.Is(err, io.EOF) {
+			return fmt.Errorf("empty blob: %w", err)
+		}
+	}
 	blobHeader(w.Header(), dgst, part.length)
 	status := http.StatusOK
 	if part.partial {

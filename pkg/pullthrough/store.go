@@ -243,8 +243,7 @@ func moveTo(from, to string) error {
 // remove deletes a blob. Who reads it reads on.
 func (s *store) remove(dgst digest.Digest) error {
 	err := os.Remove(s.blobPath(dgst))
-	// Not empty if something else lies there, or if the blob is back already.
-	_ = os.Remove(s.blobDir(dgst))
+	removeEmpty(s.blobDir(dgst), filepath.Dir(s.blobDir(dgst)))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
