@@ -68,6 +68,11 @@ func (f *credentialFiles) current(rejected bool) pullthrough.Credentials {
 }
 
 func readCredentials(dir string) (pullthrough.Credentials, error) {
+	// The kubelet replaces all files of a Secret at once, behind this link: the two
+	// are to be from before, or from after that.
+	if current, err := filepath.EvalSymlinks(filepath.Join(dir, "..data")); err == nil {
+		dir = current
+	}
 	username, usernameErr := readCredential(dir, "username")
 	password, passwordErr := readCredential(dir, "password")
 	if err := errors.Join(usernameErr, passwordErr); err != nil {

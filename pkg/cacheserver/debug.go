@@ -37,7 +37,16 @@ func newDebugHandler(health *health, registry *prometheus.Registry, config *v1al
 		ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version(), "upstream": config.Upstream},
 	})
 	buildInfo.Set(1)
-	registry.MustRegister(buildInfo)
+	writable := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "registry_cache_storage_writable",
+		Help: "1 if the volume can be written, or is full; 0: content is streamed through.",
+	}, func() float64 {
+		if health.checkStorage() != nil {
+			return 0
+		}
+		return 1
+	})
+	registry.MustRegister(buildInfo, writable)
 
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{withoutProxy{prometheus.DefaultGatherer}, registry}, promhttp.HandlerOpts{}))
@@ -64,7 +73,9 @@ func (g withoutProxy) Gather() ([]*dto.MetricFamily, error) {
 }
 
 // health is whether the cache can do its work. An upstream that is down does not
-// count: what is stored is served all the same, and a restart would not help.
+// count: what is stored is served all the same, and a restart would not help. Nor
+// does a volume that cannot be written: what is there is served, and the rest is
+// streamed through.
 type health struct {
 	rootDirectory string
 	serving       atomic.Bool
@@ -74,26 +85,19 @@ func newHealth(rootDirectory string) *health {
 	return &health{rootDirectory: rootDirectory}
 }
 
-// ServeHTTP answers 200 if the cache is healthy, and else 503 with the reason.
+// ServeHTTP answers 200 if the cache serves, and says whether it can store, too.
 func (h *health) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	reason := h.check()
-	if reason != nil {
+	if !h.serving.Load() {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = fmt.Fprintln(w, reason)
+		_, _ = fmt.Fprintln(w, "not serving")
+		return
+	}
+	if err := h.checkStorage(); err != nil {
+		_, _ = fmt.Fprintf(w, "ok, but nothing can be stored: %s\n", err)
 		return
 	}
 	_, _ = fmt.Fprintln(w, "ok")
-}
-
-func (h *health) check() error {
-	if !h.serving.Load() {
-		return errors.New("not serving")
-	}
-	if err := h.checkStorage(); err != nil {
-		return fmt.Errorf("storage: %w", err)
-	}
-	return nil
 }
 
 // checkStorage returns nil for a file system that is full: what it has can be

@@ -7,8 +7,7 @@
 // distribution's HTTP handlers with what pulls content through from the
 // upstream.
 //
-// How content is fetched, kept and evicted does not belong here, with one
-// exception for the time being: pullthrough.go, repository.go and expiry.go put
-// distribution's own proxy behind the registry middleware that the engine of
-// ours will take over.
+// How content is fetched, kept and evicted does not belong here: that is
+// pkg/pullthrough, which is put behind distribution's handlers as a registry
+// middleware.
 package cacheserver

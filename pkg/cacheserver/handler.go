@@ -21,6 +21,9 @@ import (
 // size of a buffer. There is no limit to the time for all of it.
 const writeTimeout = 5 * time.Minute
 
+// catalogPath would have distribution walk all repositories for anybody.
+const catalogPath = "/v2/_catalog"
+
 // uploadPath is any step of an upload; its status can be asked for with GET.
 var uploadPath = regexp.MustCompile(`^/v2/.+/blobs/uploads(/[^/]*)?$`)
 
@@ -65,7 +68,7 @@ func logRequest(log *slog.Logger, r *http.Request, response *responseWriter, out
 func readOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		isRead := r.Method == http.MethodGet || r.Method == http.MethodHead
-		if isRead && !uploadPath.MatchString(r.URL.Path) {
+		if isRead && r.URL.Path != catalogPath && !uploadPath.MatchString(r.URL.Path) {
 			next.ServeHTTP(w, r)
 			return
 		}

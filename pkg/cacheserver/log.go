@@ -10,13 +10,13 @@ import (
 	"io"
 	stdlog "log"
 	"log/slog"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
+	"github.com/gardener/gardener-extension-registry-cache/pkg/pullthrough"
 )
 
 // NewLogger returns a logger that writes to out as config says. Unset fields
@@ -35,17 +35,6 @@ func NewLogger(config v1alpha1.Log, out io.Writer) *slog.Logger {
 		return slog.New(slog.NewTextHandler(out, options))
 	}
 	return slog.New(slog.NewJSONHandler(out, options))
-}
-
-var (
-	queryOfURL    = regexp.MustCompile(`(https?://[^\s"'?]*)\?[^\s"']*`)
-	userInfoOfURL = regexp.MustCompile(`(https?://)[^\s"'/@]*@`)
-)
-
-// redact takes user info and queries out of the URLs in a text. Token requests
-// have the account in their query, and signed URLs of blobs their signature.
-func redact(text string) string {
-	return queryOfURL.ReplaceAllString(userInfoOfURL.ReplaceAllString(text, "$1"), "$1?...")
 }
 
 // bridgeLogrus routes the log of distribution to log. distribution logs with the
@@ -87,11 +76,11 @@ func (h logrusHook) Fire(entry *logrus.Entry) error {
 	attributes := []slog.Attr{slog.String("component", "distribution")}
 	for key, value := range entry.Data {
 		if key == logrus.ErrorKey || strings.HasPrefix(key, "err.") || strings.HasPrefix(key, "vars.") {
-			attributes = append(attributes, slog.String(key, redact(fmt.Sprint(value))))
+			attributes = append(attributes, slog.String(key, pullthrough.Redact(fmt.Sprint(value))))
 		}
 	}
 	slices.SortFunc(attributes, func(a, b slog.Attr) int { return strings.Compare(a.Key, b.Key) })
-	h.log.LogAttrs(context.Background(), level, redact(entry.Message), attributes...)
+	h.log.LogAttrs(context.Background(), level, pullthrough.Redact(entry.Message), attributes...)
 	return nil
 }
 

@@ -476,11 +476,13 @@ func TestHealthFollowsTheStorage(t *testing.T) {
 	moved := config.Storage.RootDirectory + "-moved"
 	g.Expect(os.Rename(config.Storage.RootDirectory, moved)).To(Succeed())
 	status, body := get(t, health)
-	g.Expect(status).To(Equal(http.StatusServiceUnavailable))
-	g.Expect(body).To(ContainSubstring("storage"))
+	g.Expect(status).To(Equal(http.StatusOK), "what cannot be stored is streamed through")
+	g.Expect(body).To(ContainSubstring("nothing can be stored"))
+	_, body = get(t, "http://"+cache.DebugAddr().String()+"/metrics")
+	g.Expect(body).To(ContainSubstring("registry_cache_storage_writable 0"))
 	g.Expect(os.Rename(moved, config.Storage.RootDirectory)).To(Succeed())
-	status, _ = get(t, health)
-	g.Expect(status).To(Equal(http.StatusOK))
+	_, body = get(t, health)
+	g.Expect(body).To(Equal("ok\n"))
 }
 
 func TestDebugServesNothingElse(t *testing.T) {

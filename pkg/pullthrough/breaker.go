@@ -26,22 +26,27 @@ var errOpen = errors.New("the upstream is left alone after it failed")
 // breaker keeps from an upstream that fails what would have to wait for it. It
 // opens after a failure that took long or was a 429, and after some in a row of
 // any other kind; then one request at a time tries whether the upstream is back.
+// What happened long ago, and was not tried since, counts no more.
 type breaker struct {
 	// base is for how long it opens first; each time in a row it is twice as long,
 	// up to longest.
 	base, longest time.Duration
 
-	mu       sync.Mutex
-	failures int
-	openings int
-	until    time.Time
-	probing  bool
+	mu sync.Mutex
+	// generation counts openings, closings and trials: what began before the last
+	// of them tells nothing new.
+	generation int
+	failures   int
+	openings   int
+	until      time.Time
+	trying     bool
 }
 
 // closed says whether the upstream may be asked as if nothing had happened.
 func (b *breaker) closed() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.forget()
 	return b.openings == 0
 }
 
@@ -49,35 +54,40 @@ func (b *breaker) closed() bool {
 func (b *breaker) due() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return !b.probing && !time.Now().Before(b.until)
+	return !b.trying && !time.Now().Before(b.until)
 }
 
 // allow says whether the upstream may be asked now. Whoever is allowed to must
-// report.
-func (b *breaker) allow() bool {
+// report, with the ticket.
+func (b *breaker) allow() (ticket int, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.forget()
 	switch {
 	case b.openings == 0:
-		return true
-	case b.probing || time.Now().Before(b.until):
-		return false
+		return b.generation, true
+	case b.trying || time.Now().Before(b.until):
+		return 0, false
 	}
-	b.probing = true
-	return true
+	b.trying = true
+	b.generation++
+	return b.generation, true
 }
 
 // report tells how a request went.
-func (b *breaker) report(err error) {
+func (b *breaker) report(ticket int, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.probing = false
+	if ticket != b.generation {
+		return
+	}
+	b.trying = false
 	var answered *upstreamError
 	switch {
 	case errors.Is(err, context.Canceled):
 		return
 	case err == nil, errors.As(err, &answered) && !answered.temporary():
-		b.failures, b.openings = 0, 0
+		b.close()
 		return
 	}
 	b.failures++
@@ -87,7 +97,7 @@ func (b *breaker) report(err error) {
 		retryAfter = min(answered.retryAfter, longestRetryAfter)
 		limited = answered.status == http.StatusTooManyRequests
 	}
-	if b.failures >= failuresToOpen || limited || retryAfter > 0 || isTimeout(err) {
+	if b.openings > 0 || b.failures >= failuresToOpen || limited || retryAfter > 0 || isTimeout(err) {
 		b.open(retryAfter)
 	}
 }
@@ -105,6 +115,21 @@ func (b *breaker) open(atLeast time.Duration) {
 	duration := max(atLeast, min(b.base<<min(b.openings, 10), b.longest))
 	b.until = time.Now().Add(duration)
 	b.openings++
+	b.generation++
+}
+
+func (b *breaker) close() {
+	if b.openings > 0 {
+		b.generation++
+	}
+	b.failures, b.openings = 0, 0
+}
+
+// forget closes a breaker that nobody has asked for some time whether it may.
+func (b *breaker) forget() {
+	if b.openings > 0 && !b.trying && time.Since(b.until) > b.longest {
+		b.close()
+	}
 }
 
 func isTimeout(err error) bool {

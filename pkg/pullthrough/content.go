@@ -55,7 +55,7 @@ func (e *Engine) openBlob(ctx context.Context, repository string, dgst digest.Di
 			if follows {
 				outcome = Follow
 			}
-			blob := &flying{flight: f}
+			blob := &flying{flight: f, repository: repository}
 			if err := blob.begin(ctx); err != nil {
 				return nil, outcome, errors.Join(err, blob.close())
 			}
@@ -72,7 +72,10 @@ func (e *Engine) openBlob(ctx context.Context, repository string, dgst digest.Di
 // used notes that a stored blob is used, and that the repository has it.
 func (e *Engine) used(repository string, dgst digest.Digest, info os.FileInfo) {
 	e.evictor.used(dgst, info)
-	e.linkLayer(repository, dgst)
+	// Whoever asks can make up names of repositories.
+	if e.store.hasRepository(repository) {
+		e.linkLayer(repository, dgst)
+	}
 }
 
 func (e *Engine) linkLayer(repository string, dgst digest.Digest) {
@@ -103,7 +106,9 @@ func (s *stored) close() error { return s.file.Close() }
 // flying is a blob in flight.
 type flying struct {
 	flight *flight
-	// rest is what comes straight from the upstream, once the volume is full.
+	// repository is the one that the client asked for.
+	repository string
+	// rest is what comes straight from the upstream, and not from the spool.
 	rest *passage
 }
 
@@ -123,7 +128,7 @@ func (f *flying) length() int64 {
 }
 
 func (f *flying) readAt(ctx context.Context, p []byte, offset int64) (int, error) {
-	if f.rest == nil {
+	if f.rest == nil && !f.flight.isFar(offset) {
 		n, err := f.flight.spool.readAt(ctx, p, offset)
 		if !errors.Is(err, errUnstorable) {
 			return n, err
@@ -138,7 +143,7 @@ func (f *flying) readAt(ctx context.Context, p []byte, offset int64) (int, error
 }
 
 // divert has the blob come straight from the upstream from an offset on, for this
-// client alone. It is verified if the offset is where the hash of the flight
+// client alone: the volume is full, or the flight would take long to get there. It is verified if the offset is where the hash of the flight
 // ends; else the client asked for a part, which no digest is known of.
 func (f *flying) divert(ctx context.Context, offset int64) error {
 	if f.rest != nil {
@@ -146,8 +151,8 @@ func (f *flying) divert(ctx context.Context, offset int64) error {
 		f.rest = nil
 	}
 	rest := &passage{download: f.flight.engine.newDownload(f.flight.repository, f.flight.digest, offset), position: offset}
-	if f.flight.spool.written == offset {
-		hasher, err := cloneHash(f.flight.prefix)
+	if position, hashed := f.flight.unstorable(); hashed != nil && position == offset {
+		hasher, err := cloneHash(hashed)
 		if err != nil {
 			return err
 		}
@@ -163,6 +168,9 @@ func (f *flying) divert(ctx context.Context, offset int64) error {
 func (f *flying) close() error {
 	if f.rest != nil {
 		f.rest.close()
+	}
+	if f.repository != f.flight.repository && f.flight.spool.isComplete() && f.flight.engine.store.hasRepository(f.repository) {
+		f.flight.engine.linkLayer(f.repository, f.flight.digest)
 	}
 	f.flight.engine.part(f.flight)
 	return nil

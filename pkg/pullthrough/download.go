@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -25,10 +26,22 @@ var (
 
 // source is where content comes from that is not stored.
 type source interface {
-	// blob asks for a blob from an offset on. The validator is that of an earlier
-	// answer, or empty: if the upstream has something else by now, it sends all of
-	// that. Errors are of type *upstreamError if the upstream answered.
-	blob(ctx context.Context, repository string, dgst digest.Digest, offset int64, validator string) (*blobResponse, error)
+	// blob asks for a blob, or for the rest of it. Errors are of type *upstreamError
+	// if the upstream answered.
+	blob(ctx context.Context, wanted blobRequest) (*blobResponse, error)
+}
+
+// blobRequest is what a source is asked for.
+type blobRequest struct {
+	repository string
+	digest     digest.Digest
+	// offset is where the answer is to begin.
+	offset int64
+	// validator is that of an earlier answer, or empty: if the upstream has something
+	// else by now, it sends all of that.
+	validator string
+	// resumes says that clients have what is before the offset.
+	resumes bool
 }
 
 // blobResponse is a blob on its way.
@@ -58,13 +71,15 @@ type download struct {
 	offset    int64
 	size      int64
 	validator string
-	// exact says that the upstream has to know the validator still: what is there
-	// up to the offset is of no use otherwise.
-	exact    bool
-	response *blobResponse
-	cancel   context.CancelCauseFunc
-	watch    *stallWatch
+	// unchanged says that the upstream has to know the validator still: what is
+	// there up to the offset is of no use otherwise.
+	unchanged bool
+	response  *blobResponse
+	cancel    context.CancelCauseFunc
+	watch     *stallWatch
 
+	// cause is what the last response ended with.
+	cause error
 	// attempts were made since there was progress worth the name, which is counted
 	// in bytes.
 	attempts int
@@ -72,11 +87,11 @@ type download struct {
 }
 
 // open asks for the blob once: who waits for it may ask someone else.
-func (d *download) open(ctx context.Context) error { return d.request(ctx) }
+func (d *download) open(ctx context.Context) error { return d.request(ctx, false) }
 
-func (d *download) request(ctx context.Context) error {
+func (d *download) request(ctx context.Context, resumes bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	response, err := d.source.blob(ctx, d.repository, d.digest, d.offset, d.validator)
+	response, err := d.source.blob(ctx, blobRequest{d.repository, d.digest, d.offset, d.validator, resumes})
 	if err != nil {
 		cancel(err)
 		return err
@@ -93,7 +108,7 @@ func (d *download) request(ctx context.Context) error {
 // align makes the response begin at the offset: an upstream may send more.
 func (d *download) align() error {
 	r := d.response
-	if r.offset > d.offset || d.exact && r.offset < d.offset || d.size != unknownSize && r.size != unknownSize && r.size != d.size {
+	if r.offset > d.offset || d.unchanged && r.offset < d.offset || d.size != unknownSize && r.size != unknownSize && r.size != d.size {
 		return fmt.Errorf("%w: from %d of %d, wanted from %d of %d", errRange, r.offset, r.size, d.offset, d.size)
 	}
 	if r.size != unknownSize {
@@ -118,12 +133,15 @@ func (d *download) align() error {
 func (d *download) read(ctx context.Context, p []byte) (int, error) {
 	for {
 		if d.response == nil {
-			if err := d.resume(ctx); err != nil {
+			if err := d.resume(ctx, d.cause); err != nil {
 				return 0, err
 			}
 		}
 		n, err := d.readResponse(p)
 		d.offset += int64(n)
+		if d.size != unknownSize && d.offset > d.size {
+			return 0, fmt.Errorf("%w: more than the %d bytes that it was to have", errMismatch, d.size)
+		}
 		if d.progress += int64(n); d.progress >= d.limits.Progress {
 			d.attempts, d.progress = 0, 0
 		}
@@ -139,7 +157,8 @@ func (d *download) read(ctx context.Context, p []byte) (int, error) {
 		if ctx.Err() != nil {
 			return n, ctx.Err()
 		}
-		d.resumed(noEOF(err))
+		d.cause = noEOF(err)
+		d.resumed(d.cause)
 		d.close()
 		if n > 0 {
 			return n, nil
@@ -148,25 +167,29 @@ func (d *download) read(ctx context.Context, p []byte) (int, error) {
 }
 
 // resume asks for the rest, a bounded number of times without progress.
-func (d *download) resume(ctx context.Context) error {
+func (d *download) resume(ctx context.Context, cause error) error {
 	for {
 		if d.attempts >= d.limits.Attempts {
-			return fmt.Errorf("gave up at byte %d of %d after %d attempts to go on", d.offset, d.size, d.attempts)
+			return fmt.Errorf("gave up at byte %d of %d after %d attempts to go on: %w", d.offset, d.size, d.attempts, cause)
 		}
 		if err := sleep(ctx, backoff(d.limits.Backoff, d.attempts)); err != nil {
 			return err
 		}
 		d.attempts++
-		err := d.request(ctx)
+		err := d.request(ctx, true)
 		var answered *upstreamError
 		switch {
 		case err == nil:
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case d.size == unknownSize && errors.As(err, &answered) && answered.status == http.StatusRequestedRangeNotSatisfiable:
+			// It was cut behind its last byte: there is no more. The digest will tell.
+			return io.EOF
 		case errors.Is(err, errRange), errors.As(err, &answered) && !answered.temporary():
 			return err
 		}
+		cause = err
 		d.resumed(err)
 	}
 }
@@ -181,9 +204,9 @@ func (d *download) readResponse(p []byte) (int, error) {
 	return n, err
 }
 
-// close ends the response, if there is one.
+// close ends the response, if there is one. Nil has none.
 func (d *download) close() {
-	if d.response == nil {
+	if d == nil || d.response == nil {
 		return
 	}
 	d.watch.stop()

@@ -60,7 +60,8 @@ type Limits struct {
 	StallWindow time.Duration
 	StallBytes  int
 	// Attempts is how often a blob that broke off is gone on with until there is
-	// Progress, which is in bytes. Default to 5 and 1 MiB.
+	// Progress, which is in bytes. Default to 8, which take about 12 seconds, and 1
+	// MiB.
 	Attempts int
 	Progress int64
 	// Backoff is the time before the first of these attempts, about. Defaults to
@@ -86,7 +87,7 @@ func (l Limits) withDefaults() Limits {
 	orDefault(&l.Stale, 2500*time.Millisecond)
 	orDefault(&l.StallWindow, 15*time.Second)
 	orDefault(&l.StallBytes, 16<<10)
-	orDefault(&l.Attempts, 5)
+	orDefault(&l.Attempts, 8)
 	orDefault(&l.Progress, 1<<20)
 	orDefault(&l.Backoff, 100*time.Millisecond)
 	orDefault(&l.BreakerBase, 10*time.Second)
@@ -153,7 +154,7 @@ func newEngine(config Config, lock *os.File) (*Engine, error) {
 	tasks := newTasks()
 	e := &Engine{
 		log: config.Log, limits: config.Limits, metrics: newMetrics(), store: store, lock: lock, tasks: tasks,
-		flights:      flights{byID: make(map[digest.Digest]*flight), remains: make(map[digest.Digest]remains)},
+		flights:      flights{byDigest: make(map[digest.Digest]*flight), remains: make(map[digest.Digest]remains)},
 		heads:        newCalls[int64](tasks),
 		manifests:    newCalls[*manifest](tasks),
 		tags:         newCalls[digest.Digest](tasks),
@@ -161,7 +162,7 @@ func newEngine(config Config, lock *os.File) (*Engine, error) {
 		listingCalls: newCalls[*listing](tasks),
 	}
 	e.evictor = &evictor{
-		store: store, metrics: e.metrics, log: config.Log, release: e.flights.release,
+		store: store, metrics: e.metrics, log: config.Log, abandon: e.flights.abandon,
 		ttl: config.TTL, high: config.HighWatermark, low: config.LowWatermark,
 		usage: func() (volumeUsage, error) { return measure(config.RootDirectory) },
 		wake:  make(chan struct{}, 1),
@@ -177,6 +178,16 @@ func newEngine(config Config, lock *os.File) (*Engine, error) {
 	return e, nil
 }
 
+// withRoom stores something, and does so again on a volume that was full after
+// some bytes were freed.
+func (e *Engine) withRoom(ctx context.Context, bytes int64, store func() error) error {
+	err := store()
+	if isFull(err) && e.evictor.makeRoom(ctx, bytes) > 0 {
+		err = store()
+	}
+	return err
+}
+
 func (e *Engine) newDownload(repository string, dgst digest.Digest, offset int64) *download {
 	return &download{
 		source: e.source, limits: e.limits, repository: repository, digest: dgst, offset: offset, size: unknownSize,
@@ -188,8 +199,7 @@ func (e *Engine) newDownload(repository string, dgst digest.Digest, offset int64
 	}
 }
 
-// Close ends all flights, whose beginnings the next engine goes on with, and
-// gives the volume back.
+// Close ends all flights, and gives the volume back.
 func (e *Engine) Close() error {
 	e.tasks.close()
 	e.remote.close()

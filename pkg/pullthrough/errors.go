@@ -95,8 +95,10 @@ var (
 	userInfoOfURL = regexp.MustCompile(`(https?://)[^\s"'/@]*@`)
 )
 
-// redact takes user info and queries out of the URLs in an error. Token requests
+// Redact takes user info and queries out of the URLs in a text. Token requests
 // have the account in their query, and signed URLs of blobs their signature.
-func redact(err error) string {
-	return queryOfURL.ReplaceAllString(userInfoOfURL.ReplaceAllString(err.Error(), "$1"), "$1?...")
+func Redact(text string) string {
+	return queryOfURL.ReplaceAllString(userInfoOfURL.ReplaceAllString(text, "$1"), "$1?...")
 }
+
+func redact(err error) string { return Redact(err.Error()) }

@@ -47,8 +47,8 @@ type evictor struct {
 	store   *store
 	metrics *metrics
 	log     *slog.Logger
-	// release says whether the spool of a blob may be deleted.
-	release func(digest.Digest) bool
+	// abandon removes the spool of a blob unless a flight uses it.
+	abandon func(dgst digest.Digest, remove func() error) bool
 
 	// ttl is the time since last use after which a blob goes; 0: never.
 	ttl time.Duration
@@ -100,14 +100,13 @@ func (u volumeUsage) excess(percent int) (bytes, files int64) {
 
 // used notes the use of a blob, of which info is that of its file.
 func (v *evictor) used(dgst digest.Digest, info fs.FileInfo) {
-	now := time.Now()
 	v.mu.Lock()
 	use, ok := v.blobs[dgst]
 	if !ok {
-		use = blobUse{size: info.Size(), marked: info.ModTime().UnixNano()}
+		use = blobUse{size: info.Size(), marked: lastUse(info)}
 		v.bytes += use.size
 	}
-	use.last = now.UnixNano()
+	use.last = time.Now().UnixNano()
 	mark := time.Duration(use.last-use.marked) > v.resolution()
 	if mark {
 		use.marked = use.last
@@ -116,7 +115,7 @@ func (v *evictor) used(dgst digest.Digest, info fs.FileInfo) {
 	v.mu.Unlock()
 
 	if mark {
-		if err := v.store.markUsed(dgst, now); err != nil && ignoreNotExist(err) != nil {
+		if err := v.store.markUsed(dgst); err != nil && ignoreNotExist(err) != nil {
 			v.log.Debug("Cannot note the use of a blob", "digest", dgst.String(), "error", err)
 		}
 	}
@@ -146,7 +145,7 @@ func (v *evictor) added(dgst digest.Digest, size int64) {
 
 // found notes a blob that the walk came by.
 func (v *evictor) found(dgst digest.Digest, info fs.FileInfo) {
-	at := info.ModTime().UnixNano()
+	at := lastUse(info)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if _, ok := v.blobs[dgst]; ok {
@@ -178,8 +177,8 @@ func (v *evictor) run(ctx context.Context, interval time.Duration) {
 
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
-	for cleaned := time.Now(); ; {
-		evicted := v.lower(ctx)
+	for cleaned, evicted := time.Now(), 0; ; {
+		evicted += v.lower(ctx)
 		select {
 		case <-ctx.Done():
 			return
@@ -190,7 +189,7 @@ func (v *evictor) run(ctx context.Context, interval time.Duration) {
 		}
 		if evicted > 0 && time.Since(cleaned) > cleanInterval {
 			v.clean(ctx)
-			cleaned = time.Now()
+			cleaned, evicted = time.Now(), 0
 		}
 	}
 }
@@ -253,6 +252,9 @@ func (v *evictor) lower(ctx context.Context) (evicted int) {
 func (v *evictor) makeRoom(ctx context.Context, need int64) (removed int) {
 	if need <= 0 {
 		need = roomBytes
+	} else if _, bytes := v.totals(); need > bytes {
+		// Nothing that is evicted would make it fit.
+		return v.removeSpools(0)
 	}
 	removed = v.removeSpools(0)
 	evicted, _ := v.free(need, 1, reasonFull)
@@ -260,6 +262,13 @@ func (v *evictor) makeRoom(ctx context.Context, need int64) (removed int) {
 		removed += v.clean(ctx)
 	}
 	return removed + evicted
+}
+
+// tooLarge says whether a blob of a size cannot be on the volume without being
+// evicted at once. One of unknown size may be.
+func (v *evictor) tooLarge(size int64) bool {
+	usage, err := v.usage()
+	return err == nil && size > usage.total*int64(v.high)/100
 }
 
 // free evicts the least recently used blobs until they have so many bytes and
@@ -340,10 +349,8 @@ func (v *evictor) removeSpools(age time.Duration) (removed int) {
 		if err != nil || time.Since(info.ModTime()) < age {
 			continue
 		}
-		if dgst, ok := parseSpoolName(entry.Name()); ok && !v.release(dgst) {
-			continue
-		}
-		if os.RemoveAll(filepath.Join(v.store.spool, entry.Name())) == nil {
+		path := filepath.Join(v.store.spool, entry.Name())
+		if dgst, ok := parseSpoolName(entry.Name()); ok && v.abandon(dgst, func() error { return os.Remove(path) }) {
 			removed++
 		}
 	}

@@ -25,6 +25,7 @@ import (
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/cacheserver"
+	"github.com/gardener/gardener-extension-registry-cache/pkg/pullthrough"
 )
 
 func newServer(config *v1alpha1.CacheConfiguration) (*cacheserver.Server, error) {
@@ -325,7 +326,9 @@ func TestStalls(t *testing.T) {
 				}
 				return true
 			})
-			cache := newCache(t, source)
+			limits := quick
+			limits.StallWindow = 200 * time.Millisecond
+			cache := startCache(t, newConfig(t, source.URL), limits)
 			g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
 			g.Expect(asked.Load()).To(BeEquivalentTo(2))
 		})
@@ -431,3 +434,153 @@ func TestMediaTypes(t *testing.T) {
 	}
 }
 
+func TestErrorsThatNeverEnd(t *testing.T) {
+	g := NewWithT(t)
+	source := newOrigin(t)
+	blob := source.add(1000)
+	limits := quick
+	limits.ManifestHeader, limits.BlobHeader = 200*time.Millisecond, 200*time.Millisecond
+	cache := startCache(t, newConfig(t, source.URL), limits)
+	source.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
+		w.Header().Set("Content-Length", "100")
+		w.WriteHeader(http.StatusInternalServerError)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		return true
+	})
+	g.Expect(get(t, cache.url("blobs", blob.String())).status).To(Equal(http.StatusServiceUnavailable))
+	g.Expect(get(t, cache.url("manifests", "v1")).status).To(Equal(http.StatusServiceUnavailable))
+	source.misbehave(nil)
+	g.Eventually(func() string { return get(t, cache.url("blobs", blob.String())).digest() }, "5s").Should(Equal(blob.String()))
+}
+
+func TestMoreThanPromised(t *testing.T) {
+	g := NewWithT(t)
+	source := newOrigin(t)
+	blob := source.add(1000)
+	content := source.blobs[blob]
+	// Chunked, so that only Content-Range tells the size.
+	source.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
+		w.Header().Set("Content-Range", "bytes 0-999/1000")
+		w.WriteHeader(http.StatusPartialContent)
+		_ = http.NewResponseController(w).Flush()
+		_, _ = w.Write(append([]byte{content[0] ^ 1}, content[1:]...))
+		_, _ = w.Write(make([]byte, 100<<10))
+		return true
+	})
+	cache := newCache(t, source)
+	for range 5 {
+		got, err := try(t.Context(), newClient(t), http.MethodGet, cache.url("blobs", blob.String()))
+		g.Expect(err != nil || got.err != nil).To(BeTrue(), "%d bytes", len(got.body))
+	}
+	g.Expect(cache.blobFile(blob)).NotTo(BeAnExistingFile())
+}
+
+func TestFollowersOfAFailedFlightGetNothingOfTheNext(t *testing.T) {
+	g := NewWithT(t)
+	const size = 8 << 20
+	source := newOrigin(t)
+	blob := source.add(size)
+	content := source.blobs[blob]
+	first := true
+	source.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Range") != "" && first {
+			w.WriteHeader(http.StatusBadGateway)
+			return true
+		}
+		w.Header().Set("Etag", fmt.Sprintf("\"%t\"", first))
+		_ = http.NewResponseController(w).Flush()
+		if first {
+			cut(w, content, size/2)
+		}
+		_, _ = w.Write(content)
+		return true
+	})
+	cache := newCache(t, source)
+	slow := open(t, cache.url("blobs", blob.String()))
+	g.Eventually(func() float64 { return cache.metric(t, "registry_cache_flights_total", "failed") }, "5s").Should(BeEquivalentTo(1))
+	first = false
+	// The upstream has changed, so it begins again.
+	g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
+	got, err := io.ReadAll(slow.Body)
+	g.Expect(err).To(HaveOccurred(), "complete, with %d bytes", len(got))
+}
+
+func TestCutBehindTheLastByte(t *testing.T) {
+	g := NewWithT(t)
+	source := newOrigin(t)
+	blob := source.add(100_000)
+	source.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Range") == "" {
+			_ = http.NewResponseController(w).Flush() // chunked
+			cut(w, source.blobs[blob], 100_000)
+		}
+		return false
+	})
+	cache := newCache(t, source)
+	g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
+	cache.stored(t, blob)
+}
+
+func TestFlightsOutliveABlipOfTheUpstream(t *testing.T) {
+	g := NewWithT(t)
+	source := newOrigin(t)
+	cut, end := make(chan struct{}), make(chan struct{})
+	source.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
+		select {
+		case <-end:
+			return false
+		case <-cut:
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return true
+		default:
+		}
+		dgst := digest.Digest(path.Base(r.URL.Path))
+		source.mu.Lock()
+		content := source.blobs[dgst]
+		source.mu.Unlock()
+		w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+		_, _ = w.Write(content[:100_000])
+		_ = http.NewResponseController(w).Flush()
+		<-cut
+		panic(http.ErrAbortHandler)
+	})
+	limits := pullthrough.Limits{Backoff: 20 * time.Millisecond}
+	cache := startCache(t, newConfig(t, source.URL), limits)
+	results := make(chan bool, 6)
+	for range cap(results) {
+		blob := source.add(200_000)
+		go func() { results <- get(t, cache.url("blobs", blob.String())).digest() == blob.String() }()
+	}
+	g.Eventually(func() float64 { return cache.metric(t, "registry_cache_spool_bytes") }, "5s").Should(BeNumerically(">=", 600_000))
+	close(cut)
+	time.Sleep(200 * time.Millisecond)
+	close(end)
+	for range cap(results) {
+		g.Expect(<-results).To(BeTrue())
+	}
+}
+
+func TestFarRangesDoNotWaitForTheFlight(t *testing.T) {
+	g := NewWithT(t)
+	const size = 20 << 20
+	source := newOrigin(t)
+	blob := source.add(size)
+	content := source.blobs[blob]
+	source.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Range") != "" {
+			return false
+		}
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+		_, _ = w.Write(content[:100_000])
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		return true
+	})
+	cache := startCache(t, newConfig(t, source.URL), pullthrough.Limits{})
+	whole := open(t, cache.url("blobs", blob.String()))
+	end := get(t, cache.url("blobs", blob.String()), "Range", "bytes=-1000")
+	g.Expect(end.status).To(Equal(http.StatusPartialContent))
+	g.Expect(end.body).To(Equal(content[size-1000:]))
+	g.Expect(whole.Body.Close()).To(Succeed())
+}

@@ -18,6 +18,9 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
+// errTooLarge says that a blob would take more of the volume than may be in use.
+var errTooLarge = errors.New("the blob is larger than the volume may have")
+
 // errMismatch ends a blob that is not what its digest says.
 var errMismatch = errors.New("the content does not have the digest that it was asked for by")
 
@@ -41,15 +44,19 @@ type flight struct {
 	// lock of the list; the last one closes the spool.
 	users int
 
-	// prefix is the hash of the first bytes of an unstorable blob, as many as the
-	// spool has. It is set before the spool ends.
-	prefix hash.Hash
+	// evictions is how often it had others make room.
+	evictions int
+	// began is when it asked the upstream.
+	began time.Time
+	// hashed is the hash of what the spool has of an unstorable blob. It is set
+	// before the spool ends.
+	hashed hash.Hash
 }
 
 // flights are those in progress, by digest.
 type flights struct {
-	mu   sync.Mutex
-	byID map[digest.Digest]*flight
+	mu       sync.Mutex
+	byDigest map[digest.Digest]*flight
 	// remains are those of flights that failed, for the next of the same blob.
 	remains map[digest.Digest]remains
 }
@@ -66,37 +73,57 @@ type remains struct {
 func (e *Engine) join(repository string, dgst digest.Digest) (f *flight, follows bool, err error) {
 	e.flights.mu.Lock()
 	defer e.flights.mu.Unlock()
-	if f, ok := e.flights.byID[dgst]; ok {
+	if f, ok := e.flights.byDigest[dgst]; ok {
 		f.users++
 		return f, true, nil
 	}
-	// A flight leaves the list after its blob has its name.
-	if e.store.has(dgst) {
-		return nil, false, nil
+	// A flight leaves the list after its blob has its name. What cannot be read is
+	// fetched anew.
+	if file, _, err := e.store.open(dgst); err == nil {
+		return nil, false, file.Close()
 	}
 	f = &flight{engine: e, repository: repository, digest: dgst, started: make(chan struct{}), users: 2}
 	if !e.tasks.start(f.run) {
 		return nil, false, errClosed
 	}
-	e.flights.byID[dgst] = f
+	e.flights.byDigest[dgst] = f
 	return f, false, nil
 }
 
-// land takes a flight off the list when it has ended.
-func (e *Engine) land(f *flight) {
+// delist has those who come now begin another flight.
+func (e *Engine) delist(f *flight) {
 	e.flights.mu.Lock()
-	delete(e.flights.byID, f.digest)
-	e.flights.mu.Unlock()
-	e.part(f)
+	defer e.flights.mu.Unlock()
+	if e.flights.byDigest[f.digest] == f {
+		delete(e.flights.byDigest, f.digest)
+	}
 }
 
 // part ends the use of a flight.
 func (e *Engine) part(f *flight) {
 	e.flights.mu.Lock()
-	defer e.flights.mu.Unlock()
-	if f.users--; f.users == 0 && f.spool != nil {
+	f.users--
+	last := f.users == 0
+	e.flights.mu.Unlock()
+	if last && f.spool != nil {
 		// What was written to it was synced before it got its name.
 		_ = f.spool.file.Close()
+	}
+}
+
+// known returns the size of a blob in flight, if it is known.
+func (f *flights) known(dgst digest.Digest) (size int64, ok bool) {
+	f.mu.Lock()
+	flight, ok := f.byDigest[dgst]
+	f.mu.Unlock()
+	if !ok {
+		return 0, false
+	}
+	select {
+	case <-flight.started:
+		return flight.spool.knownSize()
+	default:
+		return 0, false
 	}
 }
 
@@ -105,37 +132,54 @@ func (e *Engine) part(f *flight) {
 func (f *flights) count() (flying, following int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, flight := range f.byID {
+	for _, flight := range f.byDigest {
 		following += max(0, flight.users-2)
 	}
-	return len(f.byID), following
+	return len(f.byDigest), following
 }
 
-// release says that no flight uses the spool of a blob, and none will: it may be
-// deleted.
-func (f *flights) release(dgst digest.Digest) bool {
+// abandon forgets the remains of a blob, and has them removed if no flight uses
+// them.
+func (f *flights) abandon(dgst digest.Digest, remove func() error) (removed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, ok := f.byID[dgst]; ok {
+	if _, ok := f.byDigest[dgst]; ok {
 		return false
 	}
 	delete(f.remains, dgst)
-	return true
+	return remove() == nil
+}
+
+// takeRemains returns the remains of a blob, which are those of nobody then.
+func (f *flights) takeRemains(dgst digest.Digest) (remains, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	left, ok := f.remains[dgst]
+	delete(f.remains, dgst)
+	return left, ok
+}
+
+func (f *flights) leaveRemains(dgst digest.Digest, left remains) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.remains[dgst] = left
 }
 
 // run is the whole life of a flight.
 func (f *flight) run(ctx context.Context) {
-	began := time.Now()
-
+	f.began = time.Now()
 	err := f.fetch(ctx)
+	f.engine.delist(f)
 	if f.spool == nil {
 		f.err = err
 		close(f.started)
 	} else {
 		f.engine.metrics.spoolBytes.Sub(float64(f.spool.written))
+		// If it failed, those who come now do not get what cannot be completed.
+		f.spool.end(err)
 	}
-	f.engine.land(f)
-	f.report(err, time.Since(began))
+	f.report(err, time.Since(f.began))
+	f.engine.part(f)
 }
 
 func (f *flight) report(err error, duration time.Duration) {
@@ -160,66 +204,90 @@ func (f *flight) report(err error, duration time.Duration) {
 
 // fetch writes the spool, and gives it the name of the blob.
 func (f *flight) fetch(ctx context.Context) error {
-	file, err := f.openSpool(ctx)
-	if err != nil {
-		return f.startUnstorable(err)
-	}
-	d, hasher, err := f.open(ctx, file)
+	file, d, hasher, err := f.open(ctx)
 	defer d.close()
-	if err != nil {
-		return errors.Join(err, f.discard(file))
+	var noSpool *spoolError
+	switch {
+	case errors.As(err, &noSpool):
+		return f.startUnstorable(err)
+	case err != nil:
+		return err
+	case f.engine.evictor.tooLarge(d.size):
+		return errors.Join(f.startUnstorable(errTooLarge), file.Close(), os.Remove(file.Name()))
 	}
 	f.start(newSpool(file, d.offset, d.size))
 
-	err = f.copy(ctx, d, hasher)
-	if err == nil {
+	if err = f.copy(ctx, d, hasher); err == nil {
 		err = f.verify(hasher)
 	}
 	if err != nil {
-		f.spool.end(err)
 		return errors.Join(err, f.leave(file, d, err))
 	}
+	// Clients need not wait for the disk.
 	f.spool.end(nil)
 	return f.store(ctx, file)
 }
 
-// openSpool makes room for the file if there is none.
-func (f *flight) openSpool(ctx context.Context) (*os.File, error) {
-	file, err := f.engine.store.createSpool(f.digest)
-	if isFull(err) && f.engine.evictor.makeRoom(ctx, 0) > 0 {
-		file, err = f.engine.store.createSpool(f.digest)
-	}
-	return file, err
-}
+// spoolError says that there can be no spool on the volume.
+type spoolError struct{ error }
+
+func (e *spoolError) Unwrap() error { return e.error }
 
 // open asks the upstream for the blob, or for the rest of what an earlier flight
-// left of it, and returns the hash of that.
-func (f *flight) open(ctx context.Context, file *os.File) (*download, hash.Hash, error) {
-	d := f.engine.newDownload(f.repository, f.digest, 0)
-	hasher := f.digest.Algorithm().Hash()
-	if before, ok := f.engine.flights.remainsOf(f.digest); ok {
-		d.size, d.validator, d.exact = before.size, before.validator, true
-		var err error
-		if d.offset, err = io.Copy(hasher, file); err != nil {
-			return d, nil, fmt.Errorf("read what there is of it: %w", err)
-		}
+// left of it. It returns the spool's file with what is there, and the hash of
+// that. Nothing else uses the file.
+func (f *flight) open(ctx context.Context) (*os.File, *download, hash.Hash, error) {
+	file, d, hasher, err := f.openRemains(ctx)
+	var answered *upstreamError
+	if err == nil || errors.As(err, &answered) && !errors.Is(err, errRange) {
+		return file, d, hasher, err
 	}
-	err := d.open(ctx)
-	if err == nil && d.offset > 0 {
-		d.exact = false
-		f.engine.flights.abandon(f.digest)
-		return d, hasher, nil
+	d = f.engine.newDownload(f.repository, f.digest, 0)
+	if err := d.open(ctx); err != nil {
+		return nil, d, nil, err
 	}
-	if d.offset > 0 && errors.Is(err, errRange) {
-		f.engine.flights.abandon(f.digest)
-		d = f.engine.newDownload(f.repository, f.digest, 0)
-		hasher.Reset()
-		err = d.open(ctx)
-	}
+	err = f.engine.withRoom(ctx, 0, func() (err error) {
+		file, err = f.engine.store.createSpool(f.digest)
+		return err
+	})
 	if err != nil {
-		return d, nil, err
+		return nil, d, nil, &spoolError{err}
 	}
-	return d, hasher, file.Truncate(0)
+	return file, d, f.digest.Algorithm().Hash(), nil
+}
+
+// errNoRemains says that there is nothing to go on with.
+var errNoRemains = errors.New("no earlier flight left anything")
+
+// openRemains asks the upstream for the rest of what an earlier flight left, if
+// it did. It fails if the upstream has something else by now: those who followed
+// that flight may still read the file, so it is not written from its beginning
+// again.
+func (f *flight) openRemains(ctx context.Context) (*os.File, *download, hash.Hash, error) {
+	before, ok := f.engine.flights.takeRemains(f.digest)
+	if !ok {
+		return nil, nil, nil, errNoRemains
+	}
+	file, err := f.engine.store.openSpool(f.digest)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	hasher := f.digest.Algorithm().Hash()
+	offset, err := io.Copy(hasher, file)
+	if err != nil || offset == 0 {
+		return nil, nil, nil, errors.Join(err, errNoRemains, file.Close())
+	}
+	d := f.engine.newDownload(f.repository, f.digest, offset)
+	d.size, d.validator, d.unchanged = before.size, before.validator, true
+	if err := d.open(ctx); err != nil {
+		if !errors.Is(err, errRange) {
+			f.engine.flights.leaveRemains(f.digest, before)
+		}
+		d.close()
+		return nil, nil, nil, errors.Join(err, file.Close())
+	}
+	d.unchanged = false
+	return file, d, hasher, nil
 }
 
 // leave deals with the spool of a flight that failed: what is of use is kept for
@@ -228,38 +296,22 @@ func (f *flight) leave(file *os.File, d *download, why error) error {
 	if errors.Is(why, errMismatch) || errors.Is(why, errUnstorable) || d.validator == "" || f.spool.written == 0 {
 		return ignoreNotExist(os.Remove(file.Name()))
 	}
-	f.engine.flights.mu.Lock()
-	defer f.engine.flights.mu.Unlock()
-	f.engine.flights.remains[f.digest] = remains{size: d.size, validator: d.validator}
+	f.engine.flights.leaveRemains(f.digest, remains{size: d.size, validator: d.validator})
 	return nil
 }
 
-func (f *flights) remainsOf(dgst digest.Digest) (remains, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	left, ok := f.remains[dgst]
-	return left, ok
-}
-
-// abandon forgets the remains of a blob.
-func (f *flights) abandon(dgst digest.Digest) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.remains, dgst)
-}
-
-// startUnstorable is for a volume on which there is no place for a spool. There
-// is no point in one either if the upstream does not have the blob, which each
-// client finds out for itself.
+// startUnstorable is for a volume on which there is no place for a spool: each
+// client goes on to the upstream by itself.
 func (f *flight) startUnstorable(cause error) error {
 	empty, err := os.Open(os.DevNull)
 	if err != nil {
 		return errors.Join(cause, err)
 	}
-	f.prefix = f.digest.Algorithm().Hash()
-	f.start(newSpool(empty, 0, unknownSize))
+	f.hashed = f.digest.Algorithm().Hash()
 	err = fmt.Errorf("%w: %w", errUnstorable, cause)
-	f.spool.end(err)
+	s := newSpool(empty, 0, unknownSize)
+	s.end(err)
+	f.start(s)
 	return err
 }
 
@@ -289,6 +341,10 @@ func (f *flight) copy(ctx context.Context, d *download, hasher hash.Hash) error 
 	}
 }
 
+// maxEvictions is how often a flight has others make room for it: what is evicted
+// takes its room until nobody reads it any more.
+const maxEvictions = 3
+
 func (f *flight) append(ctx context.Context, p []byte, hasher hash.Hash) error {
 	for rest := p; len(rest) > 0; {
 		before := f.spool.written
@@ -297,11 +353,12 @@ func (f *flight) append(ctx context.Context, p []byte, hasher hash.Hash) error {
 		_, _ = hasher.Write(rest[:added]) // a hash never fails
 		rest = rest[added:]
 		f.engine.metrics.spoolBytes.Add(float64(added))
-		switch {
-		case err == nil:
-		case isFull(err) && f.engine.evictor.makeRoom(ctx, f.missing()) > 0:
-		default:
-			f.prefix = hasher
+		if err == nil {
+			continue
+		}
+		f.evictions++
+		if !isFull(err) || f.evictions > maxEvictions || f.engine.evictor.makeRoom(ctx, f.missing()) == 0 {
+			f.hashed = hasher
 			return fmt.Errorf("%w: %w", errUnstorable, err)
 		}
 	}
@@ -311,6 +368,36 @@ func (f *flight) append(ctx context.Context, p []byte, hasher hash.Hash) error {
 // missing is how many bytes of the blob are not yet there, as far as is known.
 func (f *flight) missing() int64 {
 	return max(0, f.spool.size-f.spool.written)
+}
+
+const (
+	// near is how far ahead of a flight a client may read without asking whether it
+	// is worth waiting.
+	near = 4 << 20
+	// patience is for how long it waits for the flight then.
+	patience = time.Second
+)
+
+// isFar says whether a flight will take long to get to an offset. Who reads the
+// end of a layer first, as snapshotters do that load it lazily, would be better
+// off without a cache otherwise.
+func (f *flight) isFar(offset int64) bool {
+	written, ended := f.spool.progress()
+	ahead := offset - written
+	if ended || ahead <= near {
+		return false
+	}
+	perSecond := float64(written) / time.Since(f.began).Seconds()
+	return float64(ahead) > perSecond*patience.Seconds()
+}
+
+// unstorable returns how much the spool of a flight has whose volume is full, and
+// the hash of that; it is nil for all others.
+func (f *flight) unstorable() (int64, hash.Hash) {
+	if _, _, err := f.spool.state(); !errors.Is(err, errUnstorable) {
+		return 0, nil
+	}
+	return f.spool.written, f.hashed
 }
 
 func (f *flight) verify(hasher hash.Hash) error {
@@ -323,28 +410,16 @@ func (f *flight) verify(hasher hash.Hash) error {
 // store gives the spool the name of the blob. Its readers have all of it already.
 func (f *flight) store(ctx context.Context, file *os.File) error {
 	// Without, a crash of the machine could leave the name and not the content.
-	if err := file.Sync(); err != nil {
-		return errors.Join(fmt.Errorf("sync: %w", err), os.Remove(file.Name()))
-	}
-	err := f.engine.store.commit(file.Name(), f.digest)
-	if isFull(err) && f.engine.evictor.makeRoom(ctx, 1) > 0 {
-		err = f.engine.store.commit(file.Name(), f.digest)
+	err := file.Sync()
+	if err == nil {
+		err = f.engine.withRoom(ctx, 1, func() error { return f.engine.store.commit(file.Name(), f.digest) })
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("commit: %w", err), os.Remove(file.Name()))
+		return errors.Join(fmt.Errorf("%w: commit: %w", errUnstorable, err), ignoreNotExist(os.Remove(file.Name())))
 	}
 	f.engine.evictor.added(f.digest, f.spool.written)
 	f.engine.linkLayer(f.repository, f.digest)
 	return nil
-}
-
-// discard closes a file that no spool was made of, and deletes it if a next
-// flight has no use for it.
-func (f *flight) discard(file *os.File) error {
-	if _, ok := f.engine.flights.remainsOf(f.digest); ok {
-		return file.Close()
-	}
-	return errors.Join(file.Close(), ignoreNotExist(os.Remove(file.Name())))
 }
 
 // isFull says whether an error means that the volume has no more room.

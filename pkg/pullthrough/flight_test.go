@@ -237,10 +237,15 @@ func TestBlobsAreSharedByRepositories(t *testing.T) {
 	cache := newCache(t, source)
 	g.Expect(get(t, cache.urlIn("one", "blobs", blob.String())).status).To(Equal(http.StatusOK))
 	cache.stored(t, blob)
+	source.tag("v1")
+	g.Expect(get(t, cache.urlIn("other/one", "manifests", "v1")).status).To(Equal(http.StatusOK))
 	source.asked()
 	g.Expect(get(t, cache.urlIn("other/one", "blobs", blob.String())).digest()).To(Equal(blob.String()))
 	g.Expect(source.asked()).To(BeEmpty())
-	g.Expect(cache.root + "/docker/registry/v2/repositories/other/one/_layers/sha256/" + blob.Encoded() + "/link").To(BeAnExistingFile())
+	repositories := cache.root + "/docker/registry/v2/repositories/"
+	g.Expect(repositories + "other/one/_layers/sha256/" + blob.Encoded() + "/link").To(BeAnExistingFile())
+	g.Expect(get(t, cache.urlIn("made/up", "blobs", blob.String())).digest()).To(Equal(blob.String()))
+	g.Expect(repositories+"made").NotTo(BeADirectory(), "the upstream has not said that it exists")
 }
 
 func TestRefusalOfOneRepositoryIsNotThatOfAnother(t *testing.T) {

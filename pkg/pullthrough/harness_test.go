@@ -204,7 +204,7 @@ type cache struct {
 
 // quick are limits that tests need not wait for.
 var quick = pullthrough.Limits{
-	Backoff: time.Millisecond, StallWindow: 200 * time.Millisecond,
+	Attempts: 5, Backoff: time.Millisecond,
 	BreakerBase: 100 * time.Millisecond, EvictionInterval: 20 * time.Millisecond,
 }
 

@@ -11,10 +11,8 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/url"
 	"regexp"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -162,17 +160,11 @@ func readAll(ctx context.Context, response *http.Response, limit time.Duration, 
 	return body, nil
 }
 
-// relativeLink takes the upstream's host out of a link to the next page (RFC
-// 8288), so that a client stays with the cache.
-func relativeLink(link string) string {
-	before, rest, hasTarget := strings.Cut(link, "<")
-	target, after, isClosed := strings.Cut(rest, ">")
-	parsed, err := url.Parse(target)
-	if !hasTarget || !isClosed || err != nil {
-		return link
-	}
-	return before + "<" + parsed.RequestURI() + ">" + after
-}
+var linkWithHost = regexp.MustCompile(`<https?://[^/>]*(/[^>]*)>`)
+
+// relativeLink takes the upstream's host out of links to other pages (RFC 8288),
+// so that a client stays with the cache.
+func relativeLink(link string) string { return linkWithHost.ReplaceAllString(link, "<$1>") }
 
 func (l *listings) get(key string) *listing {
 	l.mu.Lock()

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,20 +20,17 @@ var errLocked = errors.New("another process uses this volume")
 // lockVolume makes a volume that of this process, as long as the file is open and
 // the process lives.
 func lockVolume(rootDirectory string, log *slog.Logger) (*os.File, error) {
-	path := filepath.Join(rootDirectory, ownRoot, "lock")
-	if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
-		return nil, err
-	}
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, fileMode) //nolint:gosec // see fileMode
+	// The folder itself: a volume that is full takes no file.
+	file, err := os.Open(rootDirectory) //nolint:gosec // the folder is the operator's to choose
 	if err != nil {
 		return nil, err
 	}
 	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	switch {
 	case errors.Is(err, unix.EWOULDBLOCK):
-		return nil, errors.Join(fmt.Errorf("%s: %w", path, errLocked), file.Close())
+		return nil, errors.Join(fmt.Errorf("%s: %w", rootDirectory, errLocked), file.Close())
 	case err != nil:
-		log.Warn("The volume cannot be locked, so nothing keeps a second cache from using it", "file", path, "error", err)
+		log.Warn("The volume cannot be locked, so nothing keeps a second cache from using it", "folder", rootDirectory, "error", err)
 	}
 	return file, nil
 }

@@ -12,6 +12,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -30,9 +31,9 @@ const (
 
 // accepted is what the upstream is asked for, whoever asks: what it gives is
 // stored for all. An upstream that does not find anything else gives what it has.
-var accepted = []string{
+var accepted = http.Header{"Accept": {strings.Join([]string{
 	ocispec.MediaTypeImageIndex, mediaTypeDockerList, ocispec.MediaTypeImageManifest, mediaTypeDockerManifest, "*/*",
-}
+}, ", ")}}
 
 // manifest is a manifest of any media type. distribution's handlers send it as it
 // is: it is none of the types that they know, which they would check against what
@@ -75,7 +76,10 @@ func (e *Engine) manifest(ctx context.Context, repository string, dgst digest.Di
 		return nil, err
 	}
 	e.metrics.answered(typeManifest, outcome, time.Since(began))
-	e.metrics.pushed(typeManifest, int64(len(found.payload)))
+	// distribution's handler asks for the manifest to answer a HEAD, too.
+	if method, _ := ctx.Value("http.request.method").(string); method != http.MethodHead {
+		e.metrics.pushed(typeManifest, int64(len(found.payload)))
+	}
 	return found, nil
 }
 
@@ -109,7 +113,7 @@ func (e *Engine) storedManifest(repository string, dgst digest.Digest) (*manifes
 // fetchManifest asks the upstream for a manifest by tag or digest, and stores it.
 // If the digest is not known, it is what the upstream says, or the canonical one.
 func (e *Engine) fetchManifest(ctx context.Context, repository, reference string, dgst digest.Digest) (*manifest, error) {
-	q := request{kind: kindManifest, method: http.MethodGet, repository: repository, path: "manifests/" + reference, header: http.Header{"Accept": accepted}}
+	q := request{kind: kindManifest, method: http.MethodGet, repository: repository, path: "manifests/" + reference, header: accepted}
 	response, err := e.remote.do(ctx, q)
 	if err != nil {
 		return nil, err
@@ -138,10 +142,7 @@ func (e *Engine) fetchManifest(ctx context.Context, repository, reference string
 }
 
 func (e *Engine) storeManifest(ctx context.Context, repository string, found *manifest) error {
-	err := e.store.put(found.digest, found.payload)
-	if isFull(err) && e.evictor.makeRoom(ctx, int64(len(found.payload))) > 0 {
-		err = e.store.put(found.digest, found.payload)
-	}
+	err := e.withRoom(ctx, int64(len(found.payload)), func() error { return e.store.put(found.digest, found.payload) })
 	if err != nil {
 		return err
 	}
@@ -150,7 +151,7 @@ func (e *Engine) storeManifest(ctx context.Context, repository string, found *ma
 	if mediaType == mediaTypeOf(found.payload) {
 		mediaType = ""
 	}
-	return e.store.linkManifest(repository, found.digest, mediaType)
+	return e.withRoom(ctx, 1, func() error { return e.store.linkManifest(repository, found.digest, mediaType) })
 }
 
 // announcedDigest returns the digest of a response's content, or nothing.

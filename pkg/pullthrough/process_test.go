@@ -293,6 +293,41 @@ func TestWrongContentOnAFullVolumeIsNeverComplete(t *testing.T) {
 	}
 }
 
+func TestABlobThatCannotFitEvictsNothing(t *testing.T) {
+	if !inMountNamespace(t) {
+		return
+	}
+	g := NewWithT(t)
+	source := newOrigin(t)
+	config := newConfig(t, source.URL)
+	config.Storage.RootDirectory = mountVolume(t, "size=4m")
+	cache := startCache(t, config, quick)
+	small, large := source.add(500_000), source.add(6<<20)
+	for _, dgst := range []digest.Digest{small, large, large} {
+		g.Expect(get(t, cache.url("blobs", dgst.String())).digest()).To(Equal(dgst.String()))
+	}
+	g.Expect(cache.blobFile(small)).To(BeAnExistingFile())
+	g.Expect(cache.metric(t, "registry_cache_evictions_total")).To(BeZero())
+	g.Expect(cache.stop()).To(Succeed())
+}
+
+func TestAFullVolumeIsNoReasonNotToStart(t *testing.T) {
+	if !inMountNamespace(t) {
+		return
+	}
+	g := NewWithT(t)
+	source := newOrigin(t)
+	blob := source.add(100_000)
+	manifest := source.tag("v1")
+	config := newConfig(t, source.URL)
+	config.Storage.RootDirectory = mountVolume(t, "size=4m,nr_inodes=2")
+	fill(t, config.Storage.RootDirectory, 0)
+	cache := startCache(t, config, quick)
+	g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
+	g.Expect(get(t, cache.url("manifests", "v1")).digest()).To(Equal(manifest.String()))
+	g.Expect(cache.stop()).To(Succeed())
+}
+
 func TestEvictionMakesRoom(t *testing.T) {
 	if !inMountNamespace(t) {
 		return

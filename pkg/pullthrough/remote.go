@@ -30,7 +30,6 @@ const (
 	maxErrorBytes = 64 << 10
 	// idleConnections are kept, for so many layers at a time.
 	idleConnections = 64
-	maxRedirects    = 10
 	keepAlive       = 30 * time.Second
 	idleTimeout     = 90 * time.Second
 )
@@ -101,12 +100,12 @@ func newRemote(config Config, metrics *metrics) (*remote, error) {
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialer.DialContext,
 		TLSHandshakeTimeout: config.Limits.Connect,
-		ForceAttemptHTTP2:   true,
+		// This transport speaks HTTP/1.1 only: each layer has a connection of its own,
+		// as where nodes pull directly, and not a share of one.
 		MaxIdleConnsPerHost: idleConnections,
 		IdleConnTimeout:     idleTimeout,
 		// What is stored is what the digest is of.
 		DisableCompression: true,
-		HTTP2:              &http.HTTP2Config{SendPingTimeout: config.Limits.StallWindow, PingTimeout: config.Limits.Connect},
 	}
 	r := &remote{
 		base: base, userAgent: config.UserAgent, limits: config.Limits, metrics: metrics,
@@ -175,6 +174,9 @@ type request struct {
 	// path is below the repository, query is the raw query.
 	path, query string
 	header      http.Header
+	// resumes is a request for the rest of what clients have a part of. They cannot
+	// go elsewhere, so it is made whatever has failed, at intervals of its own.
+	resumes bool
 }
 
 func (q request) operation() string {
@@ -185,17 +187,21 @@ func (q request) operation() string {
 // are of type *upstreamError. The time until there is a header is limited, and
 // the time that the body takes is the caller's.
 func (r *remote) do(ctx context.Context, q request) (*http.Response, error) {
+	if q.resumes {
+		return r.ask(ctx, q)
+	}
 	breaker := r.breakers[q.kind]
-	if !breaker.allow() {
+	ticket, ok := breaker.allow()
+	if !ok {
 		return nil, &upstreamError{operation: q.operation(), cause: errOpen}
 	}
 	response, err := r.ask(ctx, q)
 	if err != nil && ctx.Err() != nil {
 		// The cache stops: that tells nothing about the upstream.
-		breaker.report(context.Canceled)
+		breaker.report(ticket, context.Canceled)
 		return nil, err
 	}
-	breaker.report(err)
+	breaker.report(ticket, err)
 	return response, err
 }
 
@@ -209,14 +215,22 @@ func (r *remote) ask(ctx context.Context, q request) (*http.Response, error) {
 	began := time.Now()
 
 	response, err := r.send(ctx, q)
+	if err == nil && response.StatusCode >= http.StatusBadRequest {
+		err = refusedRequest(q, response)
+	}
 	timer.Stop()
 	if err == nil && context.Cause(ctx) != nil {
 		// The time was up just when the header came.
 		err = errors.Join(context.Cause(ctx), response.Body.Close())
 	}
+	if response != nil {
+		r.noteRateLimit(response.Header)
+	}
 	if err != nil {
 		if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 			err = fmt.Errorf("no answer in %s: %w", limit, context.DeadlineExceeded)
+			// Others that wait to be used may be as dead as this one.
+			r.client.CloseIdleConnections()
 		}
 		cancel(nil)
 		err := failedRequest(q, err)
@@ -224,11 +238,7 @@ func (r *remote) ask(ctx context.Context, q request) (*http.Response, error) {
 		return nil, err
 	}
 	r.metrics.upstreamAnswered(q.kind, response.StatusCode, time.Since(began))
-	r.noteRateLimit(response.Header)
 	response.Body = &cancellingBody{ReadCloser: response.Body, cancel: cancel}
-	if response.StatusCode >= http.StatusBadRequest {
-		return nil, refusedRequest(q, response)
-	}
 	return response, nil
 }
 
@@ -265,12 +275,15 @@ func isUnauthorized(response *http.Response, err error) bool {
 		response != nil && response.StatusCode == http.StatusUnauthorized
 }
 
-// failedRequest is the error of a request that got no answer, or whose token
-// request was refused.
+// failedRequest is the error of a request that got no answer, or that was
+// refused, or whose token request was.
 func failedRequest(q request, cause error) *upstreamError {
 	failed := &upstreamError{operation: q.operation(), cause: cause}
+	var answered *upstreamError
 	var refused *errcode.ErrorResponse
 	switch {
+	case errors.As(cause, &answered):
+		return answered
 	case errors.As(cause, &refused):
 		failed.status = refused.StatusCode
 		if refused.StatusCode < http.StatusInternalServerError && refused.StatusCode != http.StatusTooManyRequests {
@@ -338,12 +351,15 @@ func (r *remote) noteRateLimit(header http.Header) {
 func (r *remote) limited() bool { return time.Now().UnixNano() < r.limitedUntil.Load() }
 
 // blob implements source.
-func (r *remote) blob(ctx context.Context, repository string, dgst digest.Digest, offset int64, validator string) (*blobResponse, error) {
-	q := request{kind: kindBlob, method: http.MethodGet, repository: repository, path: "blobs/" + dgst.String(), header: http.Header{}}
-	if offset > 0 {
-		q.header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
-		if validator != "" {
-			q.header.Set("If-Range", validator)
+func (r *remote) blob(ctx context.Context, wanted blobRequest) (*blobResponse, error) {
+	q := request{
+		kind: kindBlob, method: http.MethodGet, repository: wanted.repository, path: "blobs/" + wanted.digest.String(),
+		header: http.Header{}, resumes: wanted.resumes,
+	}
+	if wanted.offset > 0 {
+		q.header.Set("Range", fmt.Sprintf("bytes=%d-", wanted.offset))
+		if wanted.validator != "" {
+			q.header.Set("If-Range", wanted.validator)
 		}
 	}
 	response, err := r.do(ctx, q)

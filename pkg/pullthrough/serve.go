@@ -113,6 +113,9 @@ func (e *Engine) blobSize(ctx context.Context, repository string, dgst digest.Di
 	if file, info, err := e.store.open(dgst); err == nil {
 		return info.Size(), Hit, file.Close()
 	}
+	if size, ok := e.flights.known(dgst); ok {
+		return size, Follow, nil
+	}
 	key := repository + "@" + dgst.String()
 	size, err := e.heads.do(ctx, key, func(ctx context.Context) (int64, error) {
 		return e.remote.blobSize(ctx, repository, dgst)
@@ -174,7 +177,7 @@ func entityTag(dgst digest.Digest) string { return `"` + dgst.String() + `"` }
 func matches(tags string, dgst digest.Digest) bool {
 	for tag := range strings.SplitSeq(tags, ",") {
 		tag = strings.Trim(strings.TrimPrefix(strings.TrimSpace(tag), "W/"), `"`)
-		if tag == dgst.String() || tag == "*" {
+		if tag == dgst.String() {
 			return true
 		}
 	}

@@ -7,6 +7,7 @@ package pullthrough
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync"
@@ -55,10 +56,41 @@ func (s *spool) append(p []byte) error {
 	return err
 }
 
-// end says that nothing more comes: nil if the blob is complete and verified.
+// progress returns how much there is, and whether that is all that comes.
+func (s *spool) progress() (written int64, ended bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.written, s.ended
+}
+
+// isComplete says whether the blob is complete and verified.
+func (s *spool) isComplete() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended && s.err == nil
+}
+
+// knownSize returns the size of the blob, if it is known by now.
+func (s *spool) knownSize() (int64, bool) {
+	if s == nil {
+		return 0, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended && s.err == nil {
+		return s.written, true
+	}
+	return s.size, s.size != unknownSize
+}
+
+// end says that nothing more comes: nil if the blob is complete and verified. It
+// ends only once.
 func (s *spool) end(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ended {
+		return
+	}
 	s.ended, s.err = true, err
 	s.announce()
 }
@@ -74,15 +106,21 @@ func (s *spool) announce() {
 func (s *spool) state() (limit int64, changed <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	unverified := s.written
+	if s.size != unknownSize {
+		unverified = min(unverified, s.size)
+	}
+	unverified = max(0, unverified-holdback)
 	switch {
 	case !s.ended:
-		return max(0, s.written-holdback), s.changed, nil
+		return unverified, s.changed, nil
 	case s.err == nil:
 		return s.written, nil, io.EOF
 	case errors.Is(s.err, errUnstorable):
+		// Who goes on elsewhere verifies the end there.
 		return s.written, nil, s.err
 	default:
-		return max(0, s.written-holdback), nil, s.err
+		return unverified, nil, s.err
 	}
 }
 
@@ -91,8 +129,12 @@ func (s *spool) readAt(ctx context.Context, p []byte, offset int64) (int, error)
 	for {
 		limit, changed, err := s.state()
 		if offset < limit {
-			n := min(int64(len(p)), limit-offset)
-			return s.file.ReadAt(p[:n], offset)
+			n, err := s.file.ReadAt(p[:min(int64(len(p)), limit-offset)], offset)
+			if err != nil {
+				// The end of the file is not that of the blob.
+				return n, fmt.Errorf("read spool: %w", noEOF(err))
+			}
+			return n, nil
 		}
 		if err != nil {
 			return 0, err

@@ -14,9 +14,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -102,8 +103,12 @@ func (s *store) open(dgst digest.Digest) (*os.File, fs.FileInfo, error) {
 		return nil, nil, err
 	}
 	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
+	switch {
+	case err == nil && !info.Mode().IsRegular():
 		err = fmt.Errorf("%s is no regular file: %w", file.Name(), fs.ErrNotExist)
+	case err == nil && info.Size() == 0 && dgst != dgst.Algorithm().FromBytes(nil):
+		// What a crash of the machine can leave of one that was not synced.
+		err = fmt.Errorf("%s is empty: %w", file.Name(), fs.ErrNotExist)
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, file.Close())
@@ -116,12 +121,20 @@ func (s *store) has(dgst digest.Digest) bool {
 	return err == nil
 }
 
-// createSpool opens the spool of a blob, with what an earlier flight left in it.
+// createSpool makes a new spool for a blob. One of before is left to its readers.
 func (s *store) createSpool(dgst digest.Digest) (*os.File, error) {
 	if err := os.MkdirAll(s.spool, dirMode); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(s.spoolPath(dgst), os.O_RDWR|os.O_CREATE, fileMode)
+	if err := ignoreNotExist(os.Remove(s.spoolPath(dgst))); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(s.spoolPath(dgst), os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+}
+
+// openSpool opens the spool of before.
+func (s *store) openSpool(dgst digest.Digest) (*os.File, error) {
+	return os.OpenFile(s.spoolPath(dgst), os.O_RDWR, 0)
 }
 
 // commit gives a verified file the name of its blob.
@@ -131,10 +144,16 @@ func (s *store) commit(path string, dgst digest.Digest) error {
 
 // put stores a small blob.
 func (s *store) put(dgst digest.Digest, content []byte) error {
-	if s.has(dgst) {
-		return nil
+	if file, _, err := s.open(dgst); err == nil {
+		return file.Close()
 	}
 	return s.write(s.blobPath(dgst), content)
+}
+
+// hasRepository says whether the upstream has given anything of a repository.
+func (s *store) hasRepository(repository string) bool {
+	_, err := os.Stat(filepath.Join(s.content, "repositories", repository))
+	return err == nil
 }
 
 // linkLayer notes that a repository has a blob.
@@ -250,7 +269,19 @@ func (s *store) remove(dgst digest.Digest) error {
 	return err
 }
 
-// markUsed keeps the time of a blob's use in the times of its file.
-func (s *store) markUsed(dgst digest.Digest, at time.Time) error {
-	return os.Chtimes(s.blobPath(dgst), at, at)
+// markUsed keeps the time of a blob's use, which is now, in the times of its file.
+// Who may write the file may do so, whoever owns it.
+func (s *store) markUsed(dgst digest.Digest) error {
+	now := unix.Timespec{Nsec: unix.UTIME_NOW}
+	return unix.UtimesNanoAt(unix.AT_FDCWD, s.blobPath(dgst), []unix.Timespec{now, now}, 0)
+}
+
+// lastUse returns when a file was last used: its time of access tells, where this
+// cache did not.
+func lastUse(info fs.FileInfo) int64 {
+	last := info.ModTime().UnixNano()
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		last = max(last, stat.Atim.Nano())
+	}
+	return last
 }

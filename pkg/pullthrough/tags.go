@@ -6,6 +6,7 @@ package pullthrough
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -63,16 +64,7 @@ func (e *Engine) stale(ctx context.Context, known digest.Digest) digest.Digest {
 // fetched with its manifest, which will be asked for next; else a HEAD has to do,
 // which Docker Hub does not count.
 func (e *Engine) askTag(ctx context.Context, repository, tag string, known digest.Digest) (digest.Digest, error) {
-	dgst, err := digest.Digest(""), error(nil)
-	if known != "" {
-		dgst, err = e.headTag(ctx, repository, tag)
-	}
-	if err == nil && dgst == "" {
-		var fetched *manifest
-		if fetched, err = e.fetchManifest(ctx, repository, tag, ""); err == nil {
-			dgst = fetched.digest
-		}
-	}
+	dgst, err := e.findTag(ctx, repository, tag, known)
 	switch {
 	case isNotFound(err):
 		// What does not exist any more is not to come back when the upstream fails.
@@ -83,18 +75,49 @@ func (e *Engine) askTag(ctx context.Context, repository, tag string, known diges
 	case err != nil:
 		return "", err
 	}
-	if err := e.store.setTag(repository, tag, dgst); err != nil {
+	if _, stored := e.store.manifest(repository, dgst); !stored {
+		// The volume is full. What was known can be served, this could not.
+		return dgst, nil
+	}
+	if err := e.withRoom(ctx, 1, func() error { return e.store.setTag(repository, tag, dgst) }); err != nil {
 		e.log.Warn("Cannot store a tag", "repository", repository, "tag", tag, "error", err)
 	}
 	return dgst, nil
+}
+
+// findTag returns a digest whose manifest has been fetched: as long as that fails,
+// the tag stands for what it did, which can be served.
+func (e *Engine) findTag(ctx context.Context, repository, tag string, known digest.Digest) (digest.Digest, error) {
+	reference, dgst := tag, digest.Digest("")
+	if known != "" {
+		var err error
+		if dgst, err = e.headTag(ctx, repository, tag); err != nil || dgst == known {
+			return dgst, err
+		}
+		if dgst != "" {
+			reference = dgst.String()
+			if found, err := e.storedManifest(repository, dgst); err == nil && found != nil {
+				return dgst, nil
+			}
+		}
+	}
+	fetched, err := e.fetchManifest(ctx, repository, reference, dgst)
+	if err != nil {
+		return "", err
+	}
+	return fetched.digest, nil
 }
 
 // headTag returns nothing if the upstream does not tell the digest without the
 // manifest.
 func (e *Engine) headTag(ctx context.Context, repository, tag string) (digest.Digest, error) {
 	response, err := e.remote.do(ctx, request{
-		kind: kindManifest, method: http.MethodHead, repository: repository, path: "manifests/" + tag, header: http.Header{"Accept": accepted},
+		kind: kindManifest, method: http.MethodHead, repository: repository, path: "manifests/" + tag, header: accepted,
 	})
+	var answered *upstreamError
+	if errors.As(err, &answered) && (answered.status == http.StatusMethodNotAllowed || answered.status == http.StatusNotImplemented) {
+		return "", nil
+	}
 	if err != nil {
 		return "", err
 	}

@@ -95,8 +95,10 @@ func TestStaleTags(t *testing.T) {
 		"500":                  func(o *origin) { o.answer(500) },
 		"429":                  func(o *origin) { o.answer(429) },
 		"429 with Retry-After": func(o *origin) { o.answer(429, "Retry-After", "1") },
-		"503 with Retry-After": func(o *origin) { o.answer(503, "Retry-After", time.Now().Add(2*time.Second).UTC().Format(http.TimeFormat)) },
-		"gone":                 func(o *origin) { o.Listener.Close(); o.CloseClientConnections() },
+		"503 with Retry-After": func(o *origin) {
+			o.answer(503, "Retry-After", time.Now().Add(2*time.Second).UTC().Format(http.TimeFormat))
+		},
+		"gone": func(o *origin) { o.Listener.Close(); o.CloseClientConnections() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
@@ -381,4 +383,44 @@ func TestClientsThatLeaveDoNotBreakOthers(t *testing.T) {
 	g.Expect(errors.Is(<-left, context.Canceled)).To(BeTrue())
 	close(answer)
 	g.Expect(<-stayed).To(Equal(manifest.String()))
+}
+
+func TestAMovedTagIsTheOldOneUntilItsManifestIsHere(t *testing.T) {
+	g := NewWithT(t)
+	source := newOrigin(t)
+	before := source.tag("latest")
+	cache := newCache(t, source)
+	url := cache.url("manifests", "latest")
+	get(t, url)
+	after := source.tag("latest")
+	// Docker Hub counts GET, and not HEAD.
+	source.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodHead {
+			return false
+		}
+		w.WriteHeader(http.StatusTooManyRequests)
+		return true
+	})
+	for range 3 {
+		g.Expect(get(t, url).digest()).To(Equal(before.String()))
+		time.Sleep(2 * quick.BreakerBase)
+	}
+	source.misbehave(nil)
+	g.Eventually(func() string { return get(t, url).digest() }, "5s").Should(Equal(after.String()))
+}
+
+func TestUpstreamsWithoutHead(t *testing.T) {
+	g := NewWithT(t)
+	source := newOrigin(t)
+	source.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodHead {
+			w.WriteHeader(http.StatusMethodNotAllowed)
+		}
+		return r.Method == http.MethodHead
+	})
+	cache := newCache(t, source)
+	for range 2 {
+		tagged := source.tag("latest")
+		g.Expect(get(t, cache.url("manifests", "latest")).digest()).To(Equal(tagged.String()))
+	}
 }

@@ -6,6 +6,7 @@ package pullthrough_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -270,11 +271,8 @@ func TestAVolumeThatCannotBeWrittenIsStreamedPast(t *testing.T) {
 	blob, manifest := source.add(300_000), source.tag("v1")
 	cache := newCache(t, source)
 	g.Expect(os.WriteFile(filepath.Join(cache.root, "docker"), nil, 0o600)).To(Succeed())
-	for _, folder := range []string{"spool", "tmp"} {
-		path := filepath.Join(cache.root, "registry-cache", folder)
-		g.Expect(os.RemoveAll(path)).To(Succeed())
-		g.Expect(os.WriteFile(path, nil, 0o600)).To(Succeed())
-	}
+	g.Expect(os.RemoveAll(filepath.Join(cache.root, "registry-cache"))).To(Succeed())
+	g.Expect(os.WriteFile(filepath.Join(cache.root, "registry-cache"), nil, 0o600)).To(Succeed())
 	for range 2 {
 		g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
 		g.Expect(get(t, cache.url("manifests", "v1")).digest()).To(Equal(manifest.String()))
@@ -285,4 +283,40 @@ func TestAVolumeThatCannotBeWrittenIsStreamedPast(t *testing.T) {
 	g.Expect(part.body).To(Equal(content[1000:2000]))
 	missing := get(t, cache.url("blobs", digest.FromString("none").String()))
 	g.Expect(missing.status).To(Equal(http.StatusNotFound))
+}
+
+func TestFilesThatCannotBeTheBlobAreFetchedAnew(t *testing.T) {
+	g := NewWithT(t)
+	source := newOrigin(t)
+	cache := newCache(t, source)
+	for name, spoil := range map[string]func(file string) error{
+		"empty, as after a crash of the machine": func(file string) error { return os.Truncate(file, 0) },
+		"a folder": func(file string) error {
+			return errors.Join(os.Remove(file), os.Mkdir(file, 0o750))
+		},
+	} {
+		blob := source.add(1000)
+		get(t, cache.url("blobs", blob.String()))
+		cache.stored(t, blob)
+		g.Expect(spoil(cache.blobFile(blob))).To(Succeed(), name)
+		g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()), name)
+	}
+}
+
+func TestTimesOfAccessCount(t *testing.T) {
+	g := NewWithT(t)
+	source := newOrigin(t)
+	config := newConfig(t, source.URL)
+	cache := startCache(t, config, quick)
+	read, unread := source.add(10), source.add(20)
+	old := time.Now().Add(-2 * time.Hour)
+	for dgst, access := range map[digest.Digest]time.Time{read: time.Now(), unread: old} {
+		get(t, cache.url("blobs", dgst.String()))
+		cache.stored(t, dgst)
+		g.Expect(os.Chtimes(cache.blobFile(dgst), access, old)).To(Succeed())
+	}
+	g.Expect(cache.stop()).To(Succeed())
+	cache = startCache(t, config, quick)
+	g.Eventually(cache.blobFile(unread), "5s").ShouldNot(BeAnExistingFile())
+	g.Expect(cache.blobFile(read)).To(BeAnExistingFile(), "stock distribution leaves no other sign of use")
 }
