@@ -27,6 +27,10 @@ test-integration: ## Run the tests on real control planes, which are built once.
 test-e2e: ## Run the tests on a real cluster, as root; without, they are skipped.
 	@hack/test.sh e2e
 
+.PHONY: bench
+bench: ## Compare the cache with a stock registry; writes test/bench/RESULTS.md.
+	@hack/bench.sh
+
 .PHONY: check
 check: ## Check generated files, modules, scripts and code style; changes nothing.
 	@hack/check.sh

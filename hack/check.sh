@@ -70,7 +70,7 @@ check_generated() {
 }
 
 check_vet() {
-  go vet ./...
+  go vet ./... && (cd test/bench && go vet ./...)
 }
 
 # A cache for each clone: its results name files by the folder of the clone that
@@ -78,7 +78,9 @@ check_vet() {
 check_lint() {
   local lint
   lint="$(hack/tool.sh golangci-lint)" || return
-  GOLANGCI_LINT_CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/golangci-lint/$(sha256sum <<<"$PWD" | cut -c1-12)" "$lint" run ./...
+  export GOLANGCI_LINT_CACHE
+  GOLANGCI_LINT_CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/golangci-lint/$(sha256sum <<<"$PWD" | cut -c1-12)"
+  "$lint" run ./... && (cd test/bench && "$lint" run ./...)
 }
 
 selected=("$@")

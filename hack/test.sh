@@ -71,6 +71,7 @@ unit() {
   packages="$(go list ./... | grep -vE '/test/(integration|conformance|e2e|demo|sandbox)')"
   mapfile -t packages <<<"$packages"
   go test "${race[@]}" -timeout 10m "$@" "${packages[@]}"
+  (cd test/bench && go test "${race[@]}" "$@" ./...)
 }
 
 # integration runs the packages one after another, each with control planes of

@@ -6,6 +6,7 @@ package cacheserver
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"regexp"
@@ -17,8 +18,8 @@ import (
 	"github.com/gardener/gardener-extension-registry-cache/pkg/pullthrough"
 )
 
-// writeTimeout is how long a client may take to read a part of an answer, of the
-// size of a buffer. There is no limit to the time for all of it.
+// writeTimeout is how long a client may take to read a part of an answer, of a few
+// MiB at most. There is no limit to the time for all of it.
 const writeTimeout = 5 * time.Minute
 
 // catalogPath would have distribution walk all repositories for anybody.
@@ -34,10 +35,10 @@ func newRegistryHandler(next http.Handler, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		response := &responseWriter{ResponseWriter: w, deadlines: http.NewResponseController(w)}
-		var outcome pullthrough.Outcome
-		defer func() { logRequest(log, r, response, outcome, time.Since(start)) }()
+		answer := &pullthrough.Answer{Body: response}
+		defer func() { logRequest(log, r, response, answer.Outcome, time.Since(start)) }()
 
-		next.ServeHTTP(response, r.WithContext(pullthrough.WithOutcome(r.Context(), &outcome)))
+		next.ServeHTTP(response, r.WithContext(pullthrough.WithAnswer(r.Context(), answer)))
 		if response.incomplete() {
 			panic(http.ErrAbortHandler)
 		}
@@ -156,6 +157,20 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 	w.extendDeadline()
 	n, err := w.ResponseWriter.Write(p)
 	w.written += int64(n)
+	return n, err
+}
+
+// ReadFrom lets net/http have the kernel copy a file to a connection.
+func (w *responseWriter) ReadFrom(source io.Reader) (int64, error) {
+	if w.answeredTwice {
+		return 0, errAnsweredTwice
+	}
+	if w.status == 0 {
+		w.begin(http.StatusOK)
+	}
+	w.extendDeadline()
+	n, err := io.Copy(w.ResponseWriter, source)
+	w.written += n
 	return n, err
 }
 

@@ -128,9 +128,9 @@ func (f *flying) length() int64 {
 }
 
 func (f *flying) readAt(ctx context.Context, p []byte, offset int64) (int, error) {
-	if f.rest == nil && !f.flight.isFar(offset) {
-		n, err := f.flight.spool.readAt(ctx, p, offset)
-		if !errors.Is(err, errUnstorable) {
+	if f.rest == nil {
+		n, err := f.readSpool(ctx, p, offset)
+		if !errors.Is(err, errUnstorable) && !errors.Is(err, errFar) {
 			return n, err
 		}
 	}
@@ -140,6 +140,29 @@ func (f *flying) readAt(ctx context.Context, p []byte, offset int64) (int, error
 		}
 	}
 	return f.rest.read(ctx, p)
+}
+
+// errFar says that a flight takes long to get to where a client wants to read.
+var errFar = errors.New("the flight is far from there")
+
+// readSpool does not wait long for a flight that is far away. Who reads the end of
+// a layer first, as snapshotters do that load it lazily, would be better off
+// without a cache otherwise.
+func (f *flying) readSpool(ctx context.Context, p []byte, offset int64) (int, error) {
+	wait := f.flight.distance(offset)
+	switch {
+	case wait == 0:
+		return f.flight.spool.readAt(ctx, p, offset)
+	case wait > patience:
+		return 0, errFar
+	}
+	waiting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	n, err := f.flight.spool.readAt(waiting, p, offset)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return n, errFar
+	}
+	return n, err
 }
 
 // divert has the blob come straight from the upstream from an offset on, for this

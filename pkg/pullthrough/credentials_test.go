@@ -7,6 +7,7 @@ package pullthrough_test
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 )
@@ -197,7 +199,7 @@ func TestCredentialsStayWithTheUpstream(t *testing.T) {
 	})
 	cache, _ := withCredentials(t, source, "alice", "secret")
 	g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
-	cache.stored(t, blob)
+	cache.landed(t)
 	g.Expect(os.Remove(cache.blobFile(blob))).To(Succeed())
 	for _, path := range []string{"/challenge", "/bearer"} {
 		location = path + "?signature=very-secret"
@@ -222,7 +224,11 @@ func TestCredentialsRotateUnderLoad(t *testing.T) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return true
 	})
-	cache, dir := withCredentials(t, source, "alice", "secret-0")
+	dir := t.TempDir()
+	swapCredentials(t, dir, "alice", "secret-0")
+	config := newConfig(t, source.URL)
+	config.CredentialsDir = dir
+	cache := startCache(t, config, quick)
 	var load sync.WaitGroup
 	failures := make(chan string, 1000)
 	done := make(chan struct{})
@@ -242,8 +248,10 @@ func TestCredentialsRotateUnderLoad(t *testing.T) {
 		})
 	}
 	for i := 1; i <= 5; i++ {
+		// Longer than a request takes, which may begin with those of before.
+		time.Sleep(100 * time.Millisecond)
 		valid.Store(fmt.Sprintf("secret-%d", i))
-		writeCredentials(t, dir, "alice", fmt.Sprintf("secret-%d", i))
+		swapCredentials(t, dir, "alice", fmt.Sprintf("secret-%d", i))
 		g.Eventually(func() int { return strings.Count(cache.logs.String(), "Credentials changed") }, "10s", "2ms").Should(Equal(i))
 	}
 	close(done)
@@ -253,6 +261,23 @@ func TestCredentialsRotateUnderLoad(t *testing.T) {
 		t.Error(failure)
 	}
 	g.Expect(cache.logs.String()).NotTo(ContainSubstring("secret-"))
+}
+
+// swapCredentials replaces the credentials as the kubelet does those of a mounted
+// Secret: all files at once, by a link to their folder.
+func swapCredentials(t *testing.T, dir, username, password string) {
+	t.Helper()
+	g := NewWithT(t)
+	data, err := os.MkdirTemp(dir, "..2026_")
+	g.Expect(err).NotTo(HaveOccurred())
+	writeCredentials(t, data, username, password)
+	g.Expect(os.Symlink(filepath.Base(data), filepath.Join(dir, "..data_tmp"))).To(Succeed())
+	g.Expect(os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data"))).To(Succeed())
+	for _, name := range []string{"username", "password"} {
+		if err := os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)); !errors.Is(err, os.ErrExist) {
+			g.Expect(err).NotTo(HaveOccurred())
+		}
+	}
 }
 
 func previous(password string) string {

@@ -527,13 +527,12 @@ func TestFlightsOutliveABlipOfTheUpstream(t *testing.T) {
 	source := newOrigin(t)
 	cut, end := make(chan struct{}), make(chan struct{})
 	source.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
-		select {
-		case <-end:
+		switch {
+		case isClosed(end):
 			return false
-		case <-cut:
+		case isClosed(cut):
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return true
-		default:
 		}
 		dgst := digest.Digest(path.Base(r.URL.Path))
 		source.mu.Lock()
@@ -558,6 +557,15 @@ func TestFlightsOutliveABlipOfTheUpstream(t *testing.T) {
 	close(end)
 	for range cap(results) {
 		g.Expect(<-results).To(BeTrue())
+	}
+}
+
+func isClosed(channel <-chan struct{}) bool {
+	select {
+	case <-channel:
+		return true
+	default:
+		return false
 	}
 }
 

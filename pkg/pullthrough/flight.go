@@ -376,19 +376,20 @@ const (
 	near = 4 << 20
 	// patience is for how long it waits for the flight then.
 	patience = time.Second
+	// settling is for how long the speed of a flight tells nothing.
+	settling = 100 * time.Millisecond
 )
 
-// isFar says whether a flight will take long to get to an offset. Who reads the
-// end of a layer first, as snapshotters do that load it lazily, would be better
-// off without a cache otherwise.
-func (f *flight) isFar(offset int64) bool {
+// distance returns how long a flight will take to get to an offset that is not
+// near; it is 0 for all others.
+func (f *flight) distance(offset int64) time.Duration {
 	written, ended := f.spool.progress()
 	ahead := offset - written
 	if ended || ahead <= near {
-		return false
+		return 0
 	}
-	perSecond := float64(written) / time.Since(f.began).Seconds()
-	return float64(ahead) > perSecond*patience.Seconds()
+	perSecond := float64(written) / max(time.Since(f.began), settling).Seconds()
+	return time.Duration(min(float64(ahead)/max(perSecond, 1), time.Hour.Seconds()) * float64(time.Second))
 }
 
 // unstorable returns how much the spool of a flight has whose volume is full, and

@@ -263,6 +263,12 @@ func (c *cache) stored(t *testing.T, dgst digest.Digest) {
 	NewWithT(t).Eventually(c.blobFile(dgst), "10s", "2ms").Should(BeAnExistingFile())
 }
 
+// landed waits until nothing is in flight, so that what is deleted is gone.
+func (c *cache) landed(t *testing.T) {
+	t.Helper()
+	NewWithT(t).Eventually(func() float64 { return c.metric(t, "registry_cache_flights") }, "10s", "2ms").Should(BeZero())
+}
+
 // metric returns the sum of all series of a metric whose labels have the given
 // values.
 func (c *cache) metric(t *testing.T, name string, labels ...string) float64 {

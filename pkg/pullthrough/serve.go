@@ -18,10 +18,13 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// bufferSize is what is copied at a time. Each transfer has one buffer, so it
-// also bounds the memory of a client; see test/bench/RESULTS.md for what larger
-// and smaller ones cost.
-const bufferSize = 64 << 10
+const (
+	// bufferSize is what is copied at a time, of what is in flight. Each transfer has
+	// a buffer, so it also bounds the memory of a client.
+	bufferSize = 64 << 10
+	// fileSize is what is sent at a time of a file. Clients have a time limit for it.
+	fileSize = 4 << 20
+)
 
 // buffers are used by turns.
 var buffers = bufferPool{sync.Pool{New: func() any { return new([]byte) }}}
@@ -92,7 +95,15 @@ func (e *Engine) send(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	if flusher, ok := w.(http.Flusher); ok {
 		flusher.Flush()
 	}
-	sent, err := copyContent(ctx, w, blob, part, first)
+	var sent int64
+	var err error
+	answer := answerOf(ctx)
+	if file, ok := blob.(*stored); ok && answer != nil && answer.Body != nil {
+		first()
+		sent, err = file.sendTo(answer.Body, part)
+	} else {
+		sent, err = copyContent(ctx, w, blob, part, first)
+	}
 	e.metrics.pushed(typeBlob, sent)
 	return err
 }
@@ -138,6 +149,27 @@ func refuseRange(w http.ResponseWriter, size int64) error {
 	w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", size))
 	w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
 	return nil
+}
+
+// sendTo has the kernel send a part of the file, if the connection is not
+// encrypted. That takes a fourth of the time that copying takes: see
+// test/bench/RESULTS.md.
+func (s *stored) sendTo(body io.ReaderFrom, part byteRange) (sent int64, err error) {
+	if _, err := s.file.Seek(part.offset, io.SeekStart); err != nil {
+		return 0, err
+	}
+	for sent < part.length {
+		wanted := min(fileSize, part.length-sent)
+		n, err := body.ReadFrom(io.LimitReader(s.file, wanted))
+		sent += n
+		if err != nil {
+			return sent, err
+		}
+		if n < wanted {
+			return sent, fmt.Errorf("at byte %d: %w", part.offset+sent, io.ErrUnexpectedEOF)
+		}
+	}
+	return sent, nil
 }
 
 // copyContent sends a part of a blob, and calls first before its first byte.

@@ -297,7 +297,7 @@ func TestFilesThatCannotBeTheBlobAreFetchedAnew(t *testing.T) {
 	} {
 		blob := source.add(1000)
 		get(t, cache.url("blobs", blob.String()))
-		cache.stored(t, blob)
+		cache.landed(t)
 		g.Expect(spoil(cache.blobFile(blob))).To(Succeed(), name)
 		g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()), name)
 	}

@@ -4,7 +4,10 @@
 
 package pullthrough
 
-import "context"
+import (
+	"context"
+	"io"
+)
 
 // Outcome says where an answer came from. The zero value is none: there was
 // nothing to look up.
@@ -23,24 +26,39 @@ const (
 	Stale Outcome = "stale"
 )
 
-type outcomeKey struct{}
+// Answer is what the engine and the server that it answers through have to tell
+// each other about one request.
+type Answer struct {
+	// Outcome is set by the engine before it answers.
+	Outcome Outcome
+	// Body is that of the response, without what distribution's handlers put around
+	// it: with that, the kernel could not copy a file to the connection. Optional.
+	Body io.ReaderFrom
+}
 
-// WithOutcome returns a context under which the engine writes to outcome where its
-// answer came from, before it answers.
-func WithOutcome(ctx context.Context, outcome *Outcome) context.Context {
-	return context.WithValue(ctx, outcomeKey{}, outcome)
+type answerKey struct{}
+
+// WithAnswer returns the context of a request that is answered.
+func WithAnswer(ctx context.Context, answer *Answer) context.Context {
+	return context.WithValue(ctx, answerKey{}, answer)
+}
+
+// answerOf returns nil if nobody wants to know, or can tell.
+func answerOf(ctx context.Context) *Answer {
+	answer, _ := ctx.Value(answerKey{}).(*Answer)
+	return answer
 }
 
 // note writes the outcome of a request, and returns the one that stands: that of
 // its first step. A manifest that was fetched to learn what its tag stands for is
 // no hit, and a stale tag is stale wherever its manifest comes from.
 func note(ctx context.Context, outcome Outcome) Outcome {
-	noted, ok := ctx.Value(outcomeKey{}).(*Outcome)
-	if !ok {
+	answer := answerOf(ctx)
+	if answer == nil {
 		return outcome
 	}
-	if *noted == "" {
-		*noted = outcome
+	if answer.Outcome == "" {
+		answer.Outcome = outcome
 	}
-	return *noted
+	return answer.Outcome
 }
