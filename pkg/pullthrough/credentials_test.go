@@ -25,12 +25,12 @@ import (
 const keyFile = `{"type":"service_account","private_key":"-----BEGIN PRIVATE KEY-----\nMIIE: @#%/?\n"}`
 
 // withCredentials starts a cache that has credentials.
-func withCredentials(t *testing.T, o *origin, username, password string) (c *cache, dir string) {
+func withCredentials(t *testing.T, o *origin, username, password string) *cache {
 	t.Helper()
 	config := newConfig(t, o.URL)
 	config.CredentialsDir = t.TempDir()
 	writeCredentials(t, config.CredentialsDir, username, password)
-	return startCache(t, config, quick), config.CredentialsDir
+	return startCache(t, config, quick)
 }
 
 func writeCredentials(t *testing.T, dir, username, password string) {
@@ -121,7 +121,7 @@ func TestCredentials(t *testing.T) {
 				if account.username == "" {
 					cache = newCache(t, source)
 				} else {
-					cache, _ = withCredentials(t, source, account.username, account.password)
+					cache = withCredentials(t, source, account.username, account.password)
 				}
 				g.Expect(get(t, cache.url("manifests", "v1")).digest()).To(Equal(manifest.String()))
 				g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
@@ -158,7 +158,7 @@ func TestWrongCredentials(t *testing.T) {
 	source := newOrigin(t)
 	blob := source.add(10)
 	newTokens(t, source, "alice", "right", http.MethodGet)
-	cache, _ := withCredentials(t, source, "alice", "wrong")
+	cache := withCredentials(t, source, "alice", "wrong")
 	g.Expect(get(t, cache.url("blobs", blob.String())).status).To(Equal(http.StatusUnauthorized))
 	g.Expect(get(t, cache.url("manifests", "v1")).status).To(Equal(http.StatusUnauthorized))
 	g.Expect(cache.metric(t, "registry_cache_breaker_open")).To(BeZero(), "the upstream works")
@@ -197,7 +197,7 @@ func TestCredentialsStayWithTheUpstream(t *testing.T) {
 		http.Redirect(w, r, storage.URL+location, http.StatusTemporaryRedirect)
 		return true
 	})
-	cache, _ := withCredentials(t, source, "alice", "secret")
+	cache := withCredentials(t, source, "alice", "secret")
 	g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
 	cache.landed(t)
 	g.Expect(os.Remove(cache.blobFile(blob))).To(Succeed())

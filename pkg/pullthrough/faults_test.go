@@ -158,7 +158,7 @@ func TestInterruptionsWithoutProgressEnd(t *testing.T) {
 	got := get(t, cache.url("blobs", blob.String()))
 	g.Expect(got.err).To(HaveOccurred())
 	g.Expect(source.blobs[blob]).To(HavePrefix(string(got.body)))
-	g.Expect(len(source.asked())).To(Equal(6), "the first and five more")
+	g.Expect(source.asked()).To(HaveLen(6), "the first and five more")
 	g.Expect(cache.blobFile(blob)).NotTo(BeAnExistingFile())
 }
 
@@ -502,7 +502,7 @@ func TestFollowersOfAFailedFlightGetNothingOfTheNext(t *testing.T) {
 	first = false
 	// The upstream has changed, so it begins again.
 	g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
-	got, err := io.ReadAll(slow.Body)
+	got, err := io.ReadAll(slow.body)
 	g.Expect(err).To(HaveOccurred(), "complete, with %d bytes", len(got))
 }
 
@@ -590,5 +590,5 @@ func TestFarRangesDoNotWaitForTheFlight(t *testing.T) {
 	end := get(t, cache.url("blobs", blob.String()), "Range", "bytes=-1000")
 	g.Expect(end.status).To(Equal(http.StatusPartialContent))
 	g.Expect(end.body).To(Equal(content[size-1000:]))
-	g.Expect(whole.Body.Close()).To(Succeed())
+	g.Expect(whole.body.Close()).To(Succeed())
 }

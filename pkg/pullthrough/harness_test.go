@@ -260,8 +260,11 @@ func (c *cache) blobFile(dgst digest.Digest) string {
 // stored waits until a blob has its file.
 func (c *cache) stored(t *testing.T, dgst digest.Digest) {
 	t.Helper()
-	NewWithT(t).Eventually(c.blobFile(dgst), "10s", "2ms").Should(BeAnExistingFile())
+	NewWithT(t).Eventually(at(c.blobFile(dgst)), "10s", "2ms").Should(BeAnExistingFile())
 }
+
+// at is for matchers that look at a file again and again.
+func at(path string) func() string { return func() string { return path } }
 
 // landed waits until nothing is in flight, so that what is deleted is gone.
 func (c *cache) landed(t *testing.T) {
@@ -350,8 +353,17 @@ func try(ctx context.Context, client *http.Client, method, url string, header ..
 	return answer{status: response.StatusCode, header: response.Header, body: body, err: errors.Join(err, response.Body.Close())}, nil
 }
 
-// open returns a response whose body was not read yet.
-func open(t *testing.T, url string, header ...string) *http.Response {
+// begun is a response whose body was not read yet.
+type begun struct {
+	status int
+	header http.Header
+	// length is -1 if it is not known.
+	length int64
+	body   io.ReadCloser
+}
+
+// open returns a response as soon as its header is there. It ends with the test.
+func open(t *testing.T, url string, header ...string) begun {
 	t.Helper()
 	g := NewWithT(t)
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
@@ -362,7 +374,7 @@ func open(t *testing.T, url string, header ...string) *http.Response {
 	response, err := newClient(t).Do(request)
 	g.Expect(err).NotTo(HaveOccurred())
 	t.Cleanup(func() { _ = response.Body.Close() })
-	return response
+	return begun{response.StatusCode, response.Header, response.ContentLength, response.Body}
 }
 
 // gate lets an origin send a blob only as far as it is opened.

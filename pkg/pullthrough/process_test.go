@@ -180,7 +180,7 @@ func inMountNamespace(t *testing.T) bool {
 		g.Expect(syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "")).To(Succeed())
 		return true
 	}
-	command := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v") //nolint:gosec // itself
+	command := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v")
 	command.Env = append(os.Environ(), namespaceVariable+"=1")
 	command.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	if os.Geteuid() != 0 {

@@ -98,7 +98,7 @@ func TestStaleTags(t *testing.T) {
 		"503 with Retry-After": func(o *origin) {
 			o.answer(503, "Retry-After", time.Now().Add(2*time.Second).UTC().Format(http.TimeFormat))
 		},
-		"gone": func(o *origin) { o.Listener.Close(); o.CloseClientConnections() },
+		"gone": func(o *origin) { _ = o.Listener.Close(); o.CloseClientConnections() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)

@@ -136,7 +136,7 @@ func TestAVolumeOfStockDistributionIsServed(t *testing.T) {
 	g.Expect(pullAll(t, cache.RegistryAddr().String(), ":v1")).To(Succeed())
 	g.Expect(pullAll(t, cache.RegistryAddr().String(), "@"+index)).To(Succeed())
 	g.Expect(cache.metric(t, "registry_proxy_misses_total")).To(BeZero())
-	g.Eventually(uploads, "5s").ShouldNot(BeADirectory())
+	g.Eventually(at(uploads), "5s").ShouldNot(BeADirectory())
 	g.Expect(cache.metric(t, "registry_cache_store_blobs")).To(BeEquivalentTo(9), "an index, and two of manifest, config and two layers")
 }
 
@@ -194,8 +194,8 @@ func TestContentLeavesByAge(t *testing.T) {
 	config.GarbageCollection.TTL = &metav1.Duration{Duration: time.Hour}
 	cache = startCache(t, config, quick)
 	g.Expect(get(t, cache.url("blobs", used.String())).status).To(Equal(http.StatusOK))
-	g.Eventually(cache.blobFile(old), "5s").ShouldNot(BeAnExistingFile())
-	g.Eventually(cache.blobFile(manifest), "5s").ShouldNot(BeAnExistingFile())
+	g.Eventually(at(cache.blobFile(old)), "5s").ShouldNot(BeAnExistingFile())
+	g.Eventually(at(cache.blobFile(manifest)), "5s").ShouldNot(BeAnExistingFile())
 	g.Expect(cache.blobFile(young)).To(BeAnExistingFile())
 	info, err := os.Stat(cache.blobFile(used))
 	g.Expect(err).NotTo(HaveOccurred())
@@ -209,7 +209,7 @@ func TestContentLeavesByAge(t *testing.T) {
 	cache.stored(t, old)
 	g.Expect(cache.stop()).To(Succeed())
 	cache = startCache(t, config, quick)
-	g.Eventually(filepath.Join(repository, "_manifests"), "5s").ShouldNot(BeADirectory(), "neither revision nor tag is left")
+	g.Eventually(at(filepath.Join(repository, "_manifests")), "5s").ShouldNot(BeADirectory(), "neither revision nor tag is left")
 	g.Expect(filepath.Join(repository, "_layers/sha256", old.Encoded(), "link")).To(BeAnExistingFile())
 	g.Expect(get(t, cache.url("manifests", "v1")).digest()).To(Equal(manifest.String()))
 }
@@ -223,10 +223,10 @@ func TestBlobsInUseAreSafe(t *testing.T) {
 	cache := startCache(t, config, quick)
 	get(t, cache.url("blobs", blob.String()))
 	reading := open(t, cache.url("blobs", blob.String()))
-	_, err := io.CopyN(io.Discard, reading.Body, 0)
+	_, err := io.CopyN(io.Discard, reading.body, 0)
 	g.Expect(err).NotTo(HaveOccurred())
-	g.Eventually(cache.blobFile(blob), "5s").ShouldNot(BeAnExistingFile())
-	content, err := io.ReadAll(reading.Body)
+	g.Eventually(at(cache.blobFile(blob)), "5s").ShouldNot(BeAnExistingFile())
+	content, err := io.ReadAll(reading.body)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(digest.FromBytes(content)).To(Equal(blob))
 }
@@ -317,6 +317,6 @@ func TestTimesOfAccessCount(t *testing.T) {
 	}
 	g.Expect(cache.stop()).To(Succeed())
 	cache = startCache(t, config, quick)
-	g.Eventually(cache.blobFile(unread), "5s").ShouldNot(BeAnExistingFile())
+	g.Eventually(at(cache.blobFile(unread)), "5s").ShouldNot(BeAnExistingFile())
 	g.Expect(cache.blobFile(read)).To(BeAnExistingFile(), "stock distribution leaves no other sign of use")
 }

@@ -5,6 +5,7 @@
 package v1alpha1_test
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -108,4 +109,39 @@ server: {}
 storage: {}
 upstream: docker.io
 `))
+}
+
+// FuzzDecodeCacheConfiguration decodes anything: it is a configuration that can be
+// written and read again, or an error.
+func FuzzDecodeCacheConfiguration(f *testing.F) {
+	const head = "apiVersion: config.registry.extensions.gardener.cloud/v1alpha1\nkind: CacheConfiguration\n"
+	for _, raw := range []string{
+		head + "upstream: docker.io\nremoteURL: https://registry-1.docker.io\n",
+		head + "garbageCollection: {ttl: 168h, highWatermark: 90, lowWatermark: 80}\nserver: {tls: {certFile: a, keyFile: b}}\n",
+		head + "garbageCollection: {ttl: -1s, highWatermark: 2147483647}\ndebug: {profiling: true}\n",
+		head + "log: {level: loud}\nlog: {level: info}\n",
+		head + "storage: &a {rootDirectory: x}\ncredentialsDir: *a\n",
+		"{", "[]", "null", "\x00", "a: &a [*a]",
+	} {
+		f.Add([]byte(raw))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		config, err := v1alpha1.DecodeCacheConfiguration(raw)
+		if err != nil {
+			return
+		}
+		encoded, err := v1alpha1.EncodeCacheConfiguration(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := v1alpha1.DecodeCacheConfiguration(encoded)
+		if err != nil {
+			t.Fatalf("%s\n%s", err, encoded)
+		}
+		// The file says which version it has, however it was written.
+		config.TypeMeta, again.TypeMeta = metav1.TypeMeta{}, metav1.TypeMeta{}
+		if !reflect.DeepEqual(config, again) {
+			t.Fatalf("%+v is %+v when it is read again", config, again)
+		}
+	})
 }
