@@ -42,24 +42,19 @@ func (s *store) walk(ctx context.Context, found func(digest.Digest, fs.FileInfo)
 }
 
 // eachFolder calls visit with the name of each folder in a folder, which need not
-// exist.
+// exist, or be one. What cannot be looked at does not keep it from the rest.
 func eachFolder(ctx context.Context, folder string, visit func(name string) error) error {
 	entries, err := os.ReadDir(folder)
-	if err != nil {
-		return ignoreNotExist(err)
-	}
+	failures := []error{ignoreNotExist(err)}
 	for _, entry := range entries {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if !entry.IsDir() {
-			continue
-		}
-		if err := visit(entry.Name()); err != nil {
-			return err
+		if entry.IsDir() {
+			failures = append(failures, visit(entry.Name()))
 		}
 	}
-	return nil
+	return errors.Join(failures...)
 }
 
 // parseDigest returns the digest of two names of folders.
@@ -79,18 +74,19 @@ func parseSpoolName(name string) (digest.Digest, bool) {
 func (s *store) eachRepository(ctx context.Context, visit func(folder string) error) error {
 	var descend func(folder string) error
 	descend = func(folder string) error {
-		if err := visit(folder); err != nil {
-			return err
-		}
-		return eachFolder(ctx, folder, func(name string) error {
+		return errors.Join(visit(folder), eachFolder(ctx, folder, func(name string) error {
 			if strings.HasPrefix(name, "_") {
 				// No part of a repository's name begins so.
 				return nil
 			}
 			return descend(filepath.Join(folder, name))
-		})
+		}))
 	}
-	return descend(filepath.Join(s.content, "repositories"))
+	root := filepath.Join(s.content, "repositories")
+	if info, err := os.Stat(root); err != nil || !info.IsDir() {
+		return ignoreNotExist(err)
+	}
+	return descend(root)
 }
 
 // removeUploads deletes what pushes, and distribution's own proxy, leave behind
