@@ -18,10 +18,6 @@ import (
 	"github.com/gardener/gardener-extension-registry-cache/pkg/pullthrough"
 )
 
-// writeTimeout is how long a client may take to read a part of an answer, of a few
-// MiB at most. There is no limit to the time for all of it.
-const writeTimeout = 5 * time.Minute
-
 // catalogPath would have distribution walk all repositories for anybody.
 const catalogPath = "/v2/_catalog"
 
@@ -30,11 +26,11 @@ var uploadPath = regexp.MustCompile(`^/v2/.+/blobs/uploads(/[^/]*)?$`)
 
 // newRegistryHandler puts in front of distribution's handler what holds for any
 // cache: it logs each request, lets only reads through, and never answers 429.
-func newRegistryHandler(next http.Handler, log *slog.Logger) http.Handler {
+func newRegistryHandler(next http.Handler, writeTimeout time.Duration, log *slog.Logger) http.Handler {
 	next = readOnly(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		response := &responseWriter{ResponseWriter: w, deadlines: http.NewResponseController(w)}
+		response := &responseWriter{ResponseWriter: w, deadlines: http.NewResponseController(w), timeout: writeTimeout}
 		answer := &pullthrough.Answer{Body: response}
 		defer func() { logRequest(log, r, response, answer.Outcome, time.Since(start)) }()
 
@@ -60,6 +56,7 @@ func logRequest(log *slog.Logger, r *http.Request, response *responseWriter, out
 		slog.Int("status", status),
 		slog.String("cache", string(outcome)),
 		slog.Int64("bytes", response.written),
+		slog.Bool("complete", !response.incomplete()),
 		slog.Float64("seconds", duration.Seconds()),
 		slog.String("remote", r.RemoteAddr),
 		slog.String("userAgent", r.UserAgent()),
@@ -94,6 +91,7 @@ type responseWriter struct {
 	http.ResponseWriter
 	// deadlines are for a client that does not read.
 	deadlines *http.ResponseController
+	timeout   time.Duration
 	// status is 0 until the response begins.
 	status int
 	// length is the length that the response declares; -1: none.
@@ -120,7 +118,7 @@ func (w *responseWriter) begin(status int) {
 // extendDeadline gives the client time for the next part of the answer.
 func (w *responseWriter) extendDeadline() {
 	// Not all writers have deadlines.
-	_ = w.deadlines.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_ = w.deadlines.SetWriteDeadline(time.Now().Add(w.timeout))
 }
 
 func (w *responseWriter) statusCode() int {

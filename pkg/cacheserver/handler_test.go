@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 
@@ -20,7 +21,7 @@ import (
 func serveHandler(t *testing.T, handler http.HandlerFunc) (*httptest.Server, *logs) {
 	t.Helper()
 	out := &logs{}
-	server := httptest.NewServer(newRegistryHandler(handler, NewLogger(v1alpha1.Log{}, out)))
+	server := httptest.NewServer(newRegistryHandler(handler, time.Minute, NewLogger(v1alpha1.Log{}, out)))
 	t.Cleanup(server.Close)
 	return server, out
 }

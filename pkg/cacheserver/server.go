@@ -26,6 +26,7 @@ import (
 
 const (
 	defaultDrainTimeout = 25 * time.Second
+	defaultWriteTimeout = 5 * time.Minute
 	defaultPollInterval = 5 * time.Second
 
 	// There is no WriteTimeout: a large layer may take a slow client longer than
@@ -45,6 +46,10 @@ type Options struct {
 	// stops. Defaults to 25 seconds, which leaves some of the 30 seconds that
 	// Kubernetes grants.
 	DrainTimeout time.Duration
+	// WriteTimeout is how long a client may take to read a part of an answer, of a
+	// few MiB at most. There is no limit to the time for all of it. Defaults to 5
+	// minutes.
+	WriteTimeout time.Duration
 	// PollInterval is the least time between two looks at the credentials and at
 	// the certificate. Defaults to 5 seconds.
 	PollInterval time.Duration
@@ -58,6 +63,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.DrainTimeout <= 0 {
 		o.DrainTimeout = defaultDrainTimeout
+	}
+	if o.WriteTimeout <= 0 {
+		o.WriteTimeout = defaultWriteTimeout
 	}
 	if o.PollInterval <= 0 {
 		o.PollInterval = defaultPollInterval
@@ -139,7 +147,7 @@ func New(config *v1alpha1.CacheConfiguration, logger *slog.Logger, options Optio
 		engine:       engine,
 		app:          app,
 		health:       health,
-		registry:     newHTTPServer(newRegistryHandler(engine.Listings(app), logger), tlsConfig, logger),
+		registry:     newHTTPServer(newRegistryHandler(engine.Listings(app), options.WriteTimeout, logger), tlsConfig, logger),
 		tls:          tlsConfig != nil,
 		debug:        newHTTPServer(newDebugHandler(health, registry, config, options.Version), nil, logger),
 	}
@@ -158,7 +166,11 @@ func prepareStorage(health *health) error {
 }
 
 func newHTTPServer(handler http.Handler, tlsConfig *tls.Config, logger *slog.Logger) *http.Server {
+	// No HTTP/2: each layer has a connection, and time limits, of its own.
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
 	return &http.Server{
+		Protocols:         protocols,
 		Handler:           handler,
 		TLSConfig:         tlsConfig,
 		ReadHeaderTimeout: readHeaderTimeout,

@@ -7,6 +7,7 @@ package pullthrough
 import (
 	"context"
 	"io"
+	"time"
 )
 
 // Outcome says where an answer came from. The zero value is none: there was
@@ -34,12 +35,15 @@ type Answer struct {
 	// Body is that of the response, without what distribution's handlers put around
 	// it: with that, the kernel could not copy a file to the connection. Optional.
 	Body io.ReaderFrom
+
+	began time.Time
 }
 
 type answerKey struct{}
 
-// WithAnswer returns the context of a request that is answered.
+// WithAnswer returns the context of a request that is answered from now on.
 func WithAnswer(ctx context.Context, answer *Answer) context.Context {
+	answer.began = time.Now()
 	return context.WithValue(ctx, answerKey{}, answer)
 }
 
@@ -47,6 +51,14 @@ func WithAnswer(ctx context.Context, answer *Answer) context.Context {
 func answerOf(ctx context.Context) *Answer {
 	answer, _ := ctx.Value(answerKey{}).(*Answer)
 	return answer
+}
+
+// waited returns how long a client has waited.
+func waited(ctx context.Context) time.Duration {
+	if answer := answerOf(ctx); answer != nil {
+		return time.Since(answer.began)
+	}
+	return 0
 }
 
 // note writes the outcome of a request, and returns the one that stands: that of

@@ -40,6 +40,10 @@ type breaker struct {
 	openings   int
 	until      time.Time
 	trying     bool
+	// failed is when it last counted a failure.
+	failed time.Time
+	// slowUntil is until when nobody waits who need not.
+	slowUntil time.Time
 }
 
 // closed says whether the upstream may be asked as if nothing had happened.
@@ -90,7 +94,11 @@ func (b *breaker) report(ticket int, err error) {
 		b.close()
 		return
 	}
+	if time.Since(b.failed) > b.longest {
+		b.failures = 0
+	}
 	b.failures++
+	b.failed = time.Now()
 	retryAfter := time.Duration(0)
 	limited := false
 	if answered != nil {
@@ -102,13 +110,19 @@ func (b *breaker) report(ticket int, err error) {
 	}
 }
 
-// trip opens the breaker because somebody has waited long enough.
-func (b *breaker) trip() {
+// slow notes that the upstream takes long. It may be asked, but it is not worth
+// waiting for who has an answer of before.
+func (b *breaker) slow() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.openings == 0 {
-		b.open(0)
-	}
+	b.slowUntil = time.Now().Add(b.base)
+}
+
+// isSlow says whether the upstream takes long.
+func (b *breaker) isSlow() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return time.Now().Before(b.slowUntil)
 }
 
 func (b *breaker) open(atLeast time.Duration) {

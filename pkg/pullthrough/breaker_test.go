@@ -70,15 +70,28 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
-func TestTrip(t *testing.T) {
+func TestSlowIsNotOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewWithT(t)
 		b := &breaker{base: 10 * time.Second, longest: 2 * time.Minute}
-		b.trip()
-		b.trip()
-		g.Expect(allowed(b)).To(BeFalse())
+		b.slow()
+		g.Expect(b.isSlow()).To(BeTrue())
+		g.Expect(b.closed()).To(BeTrue())
+		g.Expect(allowed(b)).To(BeTrue())
 		time.Sleep(10 * time.Second)
-		g.Expect(allowed(b)).To(BeTrue(), "many may trip it for one reason")
+		g.Expect(b.isSlow()).To(BeFalse())
+	})
+}
+
+func TestFailuresFarApartAreNoneInARow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &breaker{base: 10 * time.Second, longest: 2 * time.Minute}
+		for range 10 {
+			ticket, _ := b.allow()
+			b.report(ticket, errors.New("refused"))
+			time.Sleep(2*time.Minute + time.Nanosecond)
+		}
+		NewWithT(t).Expect(b.closed()).To(BeTrue())
 	})
 }
 
@@ -111,7 +124,7 @@ func TestFailuresOfLongAgoAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewWithT(t)
 		b := &breaker{base: 10 * time.Second, longest: 2 * time.Minute}
-		b.trip()
+		b.report(b.generation, context.DeadlineExceeded)
 		time.Sleep(10*time.Second + 2*time.Minute)
 		g.Expect(b.closed()).To(BeFalse())
 		time.Sleep(time.Nanosecond)

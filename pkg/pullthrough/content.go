@@ -41,14 +41,15 @@ func (e *Engine) openBlob(ctx context.Context, repository string, dgst digest.Di
 		if err != nil {
 			return nil, Miss, err
 		}
-		if f == nil {
-			continue
-		}
 		select {
 		case <-f.started:
 		case <-ctx.Done():
 			e.part(f)
 			return nil, Miss, ctx.Err()
+		}
+		if errors.Is(f.err, errStored) {
+			e.part(f)
+			continue
 		}
 		if f.err == nil {
 			outcome := Miss
@@ -108,16 +109,22 @@ type flying struct {
 	flight *flight
 	// repository is the one that the client asked for.
 	repository string
+	// waits says that it waits for the flight, however far that is.
+	waits bool
 	// rest is what comes straight from the upstream, and not from the spool.
 	rest *passage
 }
 
 // begin asks the upstream at once if not even the beginning is on the volume.
 func (f *flying) begin(ctx context.Context) error {
-	if limit, _, err := f.flight.spool.state(); limit == 0 && errors.Is(err, errUnstorable) {
-		return f.divert(ctx, 0)
+	if limit, _, err := f.flight.spool.state(); limit > 0 || !errors.Is(err, errUnstorable) {
+		return nil
 	}
-	return nil
+	if response := f.flight.takeResponse(); response != nil {
+		f.rest = &passage{download: response, hasher: f.flight.digest.Algorithm().Hash()}
+		return nil
+	}
+	return f.divert(ctx, 0)
 }
 
 func (f *flying) length() int64 {
@@ -130,7 +137,15 @@ func (f *flying) length() int64 {
 func (f *flying) readAt(ctx context.Context, p []byte, offset int64) (int, error) {
 	if f.rest == nil {
 		n, err := f.readSpool(ctx, p, offset)
-		if !errors.Is(err, errUnstorable) && !errors.Is(err, errFar) {
+		if errors.Is(err, errFar) {
+			if f.divert(ctx, offset) == nil {
+				return f.rest.read(ctx, p)
+			}
+			// There is no other way than to wait.
+			f.waits = true
+			n, err = f.flight.spool.readAt(ctx, p, offset)
+		}
+		if !errors.Is(err, errUnstorable) {
 			return n, err
 		}
 	}
@@ -151,7 +166,7 @@ var errFar = errors.New("the flight is far from there")
 func (f *flying) readSpool(ctx context.Context, p []byte, offset int64) (int, error) {
 	wait := f.flight.distance(offset)
 	switch {
-	case wait == 0:
+	case wait == 0 || f.waits:
 		return f.flight.spool.readAt(ctx, p, offset)
 	case wait > patience:
 		return 0, errFar
@@ -166,14 +181,20 @@ func (f *flying) readSpool(ctx context.Context, p []byte, offset int64) (int, er
 }
 
 // divert has the blob come straight from the upstream from an offset on, for this
-// client alone: the volume is full, or the flight would take long to get there. It is verified if the offset is where the hash of the flight
-// ends; else the client asked for a part, which no digest is known of.
+// client alone: the volume is full, or the flight would take long to get there. It
+// is verified if the offset is where the hash of the flight ends; else the client
+// asked for a part, which no digest is known of.
 func (f *flying) divert(ctx context.Context, offset int64) error {
+	size := f.length()
 	if f.rest != nil {
 		f.rest.close()
 		f.rest = nil
 	}
 	rest := &passage{download: f.flight.engine.newDownload(f.flight.repository, f.flight.digest, offset), position: offset}
+	// The client was told the size already, and a shortcut is none if the upstream
+	// sends all of the blob.
+	rest.download.size = size
+	rest.download.unchanged = !f.flight.spool.hasEnded()
 	if position, hashed := f.flight.unstorable(); hashed != nil && position == offset {
 		hasher, err := cloneHash(hashed)
 		if err != nil {
@@ -181,9 +202,10 @@ func (f *flying) divert(ctx context.Context, offset int64) error {
 		}
 		rest.hasher = hasher
 	}
-	if err := rest.download.open(ctx); err != nil {
+	if err := rest.download.request(ctx, offset > 0); err != nil {
 		return err
 	}
+	rest.download.unchanged = false
 	f.rest = rest
 	return nil
 }

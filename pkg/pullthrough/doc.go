@@ -6,11 +6,15 @@
 // upstream registry, from its volume if it can, and else from the upstream, which
 // it asks once however many clients wait.
 //
+//   - engine.go: what an engine is made of, and all of its limits
 //   - flight.go: what happens when many nodes ask for one cold blob
 //   - spool.go: the growing file that a flight writes and its clients read
+//   - content.go, serve.go: a blob as one client reads it, and gets it
 //   - download.go: one blob from the upstream, with its interruptions
-//   - remote.go: the upstream itself, its credentials and its time limits
-//   - tags.go, manifests.go, listings.go: everything that is not a blob
+//   - remote.go, breaker.go: the upstream itself, its credentials and its time
+//     limits, and when it is left alone
+//   - tags.go, manifests.go, listings.go: everything that is not a blob, which
+//     calls.go asks for once
 //   - store.go: the volume, in distribution's layout
 //   - evict.go: what leaves the volume, and when
 //   - namespace.go: the engine as distribution's handlers see it

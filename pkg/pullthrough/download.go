@@ -133,7 +133,7 @@ func (d *download) align() error {
 func (d *download) read(ctx context.Context, p []byte) (int, error) {
 	for {
 		if d.response == nil {
-			if err := d.resume(ctx, d.cause); err != nil {
+			if err := d.resume(ctx); err != nil {
 				return 0, err
 			}
 		}
@@ -167,10 +167,10 @@ func (d *download) read(ctx context.Context, p []byte) (int, error) {
 }
 
 // resume asks for the rest, a bounded number of times without progress.
-func (d *download) resume(ctx context.Context, cause error) error {
+func (d *download) resume(ctx context.Context) error {
 	for {
 		if d.attempts >= d.limits.Attempts {
-			return fmt.Errorf("gave up at byte %d of %d after %d attempts to go on: %w", d.offset, d.size, d.attempts, cause)
+			return fmt.Errorf("gave up at byte %d of %d after %d attempts to go on: %w", d.offset, d.size, d.attempts, d.cause)
 		}
 		if err := sleep(ctx, backoff(d.limits.Backoff, d.attempts)); err != nil {
 			return err
@@ -189,7 +189,7 @@ func (d *download) resume(ctx context.Context, cause error) error {
 		case errors.Is(err, errRange), errors.As(err, &answered) && !answered.temporary():
 			return err
 		}
-		cause = err
+		d.cause = err
 		d.resumed(err)
 	}
 }

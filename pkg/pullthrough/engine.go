@@ -68,9 +68,9 @@ type Limits struct {
 	// 100 milliseconds.
 	Backoff time.Duration
 	// BreakerBase and BreakerLongest are for how long an upstream that failed is
-	// left alone at first and at most. BreakerLongest is also the time for which
-	// tags are not asked for when the rate limit is used up. Default to 10 seconds
-	// and 2 minutes.
+	// left alone at first and at most. BreakerLongest is also for how long failures
+	// are in a row, and for how long tags are not asked for when the rate limit is
+	// used up. Default to 10 seconds and 2 minutes.
 	BreakerBase, BreakerLongest time.Duration
 	// Freshness is for how long a list of referrers is served again. Defaults to 30
 	// seconds.

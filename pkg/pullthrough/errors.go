@@ -43,6 +43,8 @@ func (e *upstreamError) temporary() bool {
 	switch e.status {
 	case 0, http.StatusTooManyRequests, http.StatusRequestTimeout:
 		return true
+	case http.StatusNotImplemented:
+		return false
 	}
 	return e.status >= http.StatusInternalServerError
 }
@@ -52,6 +54,11 @@ func isTemporary(err error) bool {
 	var answered *upstreamError
 	return !errors.As(err, &answered) || answered.temporary()
 }
+
+// clientError says that a client does not take its answer.
+type clientError struct{ error }
+
+func (e *clientError) Unwrap() error { return e.error }
 
 func isNotFound(err error) bool {
 	var answered *upstreamError
@@ -84,7 +91,8 @@ func answer(err, unknown error) error {
 // logFailure logs why a client gets no answer of its liking, unless the upstream
 // has said so, or the client has gone.
 func (e *Engine) logFailure(ctx context.Context, err error, attributes ...any) {
-	if ctx.Err() != nil || !isTemporary(err) {
+	var gone *clientError
+	if ctx.Err() != nil || !isTemporary(err) || errors.As(err, &gone) {
 		return
 	}
 	e.log.Warn("Cannot answer from store or upstream", append(attributes, "error", redact(err))...)

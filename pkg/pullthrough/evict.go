@@ -59,9 +59,11 @@ type evictor struct {
 	// wake has a value when there is something to look at before the next tick.
 	wake chan struct{}
 
-	mu    sync.Mutex
-	blobs map[digest.Digest]blobUse
-	bytes int64
+	mu sync.Mutex
+	// walked says that the index has all that there is.
+	walked bool
+	blobs  map[digest.Digest]blobUse
+	bytes  int64
 }
 
 // blobUse is what the index knows of a blob. Times are in nanoseconds since 1970.
@@ -102,6 +104,11 @@ func (u volumeUsage) excess(percent int) (bytes, files int64) {
 func (v *evictor) used(dgst digest.Digest, info fs.FileInfo) {
 	v.mu.Lock()
 	use, ok := v.blobs[dgst]
+	if !ok && v.walked {
+		// It was evicted after it was opened.
+		v.mu.Unlock()
+		return
+	}
 	if !ok {
 		use = blobUse{size: info.Size(), marked: lastUse(info)}
 		v.bytes += use.size
@@ -168,6 +175,9 @@ func (v *evictor) run(ctx context.Context, interval time.Duration) {
 	if err := v.store.walk(ctx, v.found); err != nil {
 		v.log.Error("Cannot list all blobs", "error", err)
 	}
+	v.mu.Lock()
+	v.walked = true
+	v.mu.Unlock()
 	blobs, bytes := v.totals()
 	v.log.Info("Listed the blobs of the volume", "blobs", blobs, "bytes", bytes, "seconds", time.Since(began).Seconds())
 	if err := v.store.removeUploads(ctx); err != nil {
@@ -250,18 +260,26 @@ func (v *evictor) lower(ctx context.Context) (evicted int) {
 // makeRoom evicts on a full volume, and returns how many files went. A need of 0
 // is one that is not known.
 func (v *evictor) makeRoom(ctx context.Context, need int64) (removed int) {
+	removed = v.removeSpools(0)
+	if !v.has(max(need, 1)) {
+		return removed
+	}
 	if need <= 0 {
 		need = roomBytes
-	} else if _, bytes := v.totals(); need > bytes {
-		// Nothing that is evicted would make it fit.
-		return v.removeSpools(0)
 	}
-	removed = v.removeSpools(0)
 	evicted, _ := v.free(need, 1, reasonFull)
 	if usage, err := v.usage(); err == nil && usage.totalFiles > 0 && usage.usedFiles > usage.totalFiles*filesFull/100 {
 		removed += v.clean(ctx)
 	}
 	return removed + evicted
+}
+
+// has says whether so many bytes can be evicted. Before all blobs are known, those
+// that are have just been used.
+func (v *evictor) has(bytes int64) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.walked && v.bytes >= bytes
 }
 
 // tooLarge says whether a blob of a size cannot be on the volume without being
@@ -318,8 +336,11 @@ func (v *evictor) evict(chosen candidate, reason string) bool {
 	v.bytes -= chosen.size
 	v.mu.Unlock()
 
-	if err := v.store.remove(chosen.digest); err != nil {
+	removed, err := v.store.remove(chosen.digest)
+	if err != nil {
 		v.log.Error("Cannot evict a blob", "digest", chosen.digest.String(), "error", err)
+	}
+	if !removed {
 		return false
 	}
 	v.metrics.evicted(reason, chosen.size)
@@ -335,7 +356,8 @@ func (v *evictor) drop(dgst digest.Digest) error {
 	delete(v.blobs, dgst)
 	v.mu.Unlock()
 	v.metrics.evicted(reasonCorrupt, size)
-	return v.store.remove(dgst)
+	_, err := v.store.remove(dgst)
+	return err
 }
 
 // removeSpools deletes what flights of before left, once it has some age.

@@ -5,6 +5,7 @@
 package pullthrough_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -70,6 +71,9 @@ func TestWrongContentIsNeverComplete(t *testing.T) {
 				g.Expect(err != nil || got.err != nil || got.status == http.StatusServiceUnavailable).To(BeTrue(), "a broken transfer, not %d bytes", len(got.body))
 				g.Eventually(func() float64 { return cache.metric(t, "registry_cache_digest_mismatches_total", "blob") }, "5s").Should(BeEquivalentTo(1))
 				g.Expect(cache.logs.String()).To(MatchRegexp(`"level":"ERROR","msg":"Dropped a blob`))
+				if err == nil && got.status == http.StatusOK {
+					g.Eventually(cache.logs.String, "5s").Should(ContainSubstring(`"complete":false`))
+				}
 				g.Expect(cache.blobFile(blob)).NotTo(BeAnExistingFile())
 				g.Expect(filepath.Glob(filepath.Join(cache.root, "registry-cache/spool/*"))).To(BeEmpty())
 
@@ -84,8 +88,10 @@ func TestWrongContentIsNeverComplete(t *testing.T) {
 
 func TestBrokenTransfersGoOn(t *testing.T) {
 	const size = 100_000
-	for _, after := range []int{0, 1, 31_999, 32 << 10, 32<<10 + 1, 65_536, size - 1} {
-		for name, ranges := range map[string]bool{"with ranges": true, "without ranges": false} {
+	for _, after := range []int{0, 1, 31_999, 32 << 10, 32<<10 + 1, 65_536, 99_000, size - 1} {
+		for name, upstream := range map[string]struct{ ranges, length bool }{
+			"with ranges": {true, true}, "without ranges": {false, true}, "chunked": {true, false}, "chunked, without ranges": {false, false},
+		} {
 			t.Run(fmt.Sprintf("%s/after %d", name, after), func(t *testing.T) {
 				g := NewWithT(t)
 				source := newOrigin(t)
@@ -96,12 +102,16 @@ func TestBrokenTransfersGoOn(t *testing.T) {
 					if !isBlob(r) {
 						return false
 					}
-					if !ranges {
+					if !upstream.ranges {
 						r.Header.Del("Range")
 					}
 					if asked.Add(1) == 1 {
 						w.Header().Set("Etag", `"`+blob.String()+`"`)
-						w.Header().Set("Content-Length", strconv.Itoa(size))
+						if upstream.length {
+							w.Header().Set("Content-Length", strconv.Itoa(size))
+						} else {
+							_ = http.NewResponseController(w).Flush()
+						}
 						cut(w, content, after)
 					}
 					return false
@@ -109,7 +119,7 @@ func TestBrokenTransfersGoOn(t *testing.T) {
 				cache := newCache(t, source)
 				g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
 				g.Expect(asked.Load()).To(BeEquivalentTo(2))
-				if ranges {
+				if upstream.ranges {
 					sent := source.blobBytes.Load()
 					g.Expect(sent).To(BeEquivalentTo(size-after), "only the rest")
 				}
@@ -441,13 +451,16 @@ func TestErrorsThatNeverEnd(t *testing.T) {
 	limits := quick
 	limits.ManifestHeader, limits.BlobHeader = 200*time.Millisecond, 200*time.Millisecond
 	cache := startCache(t, newConfig(t, source.URL), limits)
+	status := http.StatusNotFound
 	source.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
 		w.Header().Set("Content-Length", "100")
-		w.WriteHeader(http.StatusInternalServerError)
+		w.WriteHeader(status)
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 		return true
 	})
+	g.Expect(get(t, cache.url("blobs", blob.String())).status).To(Equal(http.StatusNotFound), "the status is there")
+	status = http.StatusInternalServerError
 	g.Expect(get(t, cache.url("blobs", blob.String())).status).To(Equal(http.StatusServiceUnavailable))
 	g.Expect(get(t, cache.url("manifests", "v1")).status).To(Equal(http.StatusServiceUnavailable))
 	source.misbehave(nil)
@@ -553,7 +566,9 @@ func TestFlightsOutliveABlipOfTheUpstream(t *testing.T) {
 	}
 	g.Eventually(func() float64 { return cache.metric(t, "registry_cache_spool_bytes") }, "5s").Should(BeNumerically(">=", 600_000))
 	close(cut)
-	time.Sleep(200 * time.Millisecond)
+	g.Eventually(func() float64 {
+		return cache.metric(t, "registry_cache_upstream_responses_total", "blob", "503")
+	}, "5s").Should(BeNumerically(">=", 6), "all of them were refused")
 	close(end)
 	for range cap(results) {
 		g.Expect(<-results).To(BeTrue())
@@ -567,6 +582,69 @@ func isClosed(channel <-chan struct{}) bool {
 	default:
 		return false
 	}
+}
+
+func TestShortcutsThatFailAreNoReasonToFail(t *testing.T) {
+	const size = 20 << 20
+	for name, rest := range map[string]func(w http.ResponseWriter, content []byte){
+		"refused":   func(w http.ResponseWriter, _ []byte) { w.WriteHeader(http.StatusServiceUnavailable) },
+		"all of it": func(w http.ResponseWriter, content []byte) { _, _ = w.Write(content) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			source := newOrigin(t)
+			blob := source.add(size)
+			content := source.blobs[blob]
+			goOn := make(chan struct{})
+			source.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
+				if r.Header.Get("Range") != "" {
+					rest(w, content)
+					return true
+				}
+				w.Header().Set("Content-Length", strconv.Itoa(size))
+				_, _ = w.Write(content[:100_000])
+				_ = http.NewResponseController(w).Flush()
+				<-goOn
+				_, _ = w.Write(content[100_000:])
+				return true
+			})
+			cache := newCache(t, source)
+			ends := make(chan answer, 3)
+			for range cap(ends) {
+				go func() {
+					end, err := try(t.Context(), newClient(t), http.MethodGet, cache.url("blobs", blob.String()), "Range", "bytes=-1000")
+					end.err = errors.Join(end.err, err)
+					ends <- end
+				}()
+			}
+			g.Eventually(func() int { return len(source.asked()) }, "5s").Should(BeNumerically(">", 0))
+			time.Sleep(1500 * time.Millisecond) // longer than they have patience
+			close(goOn)
+			for range cap(ends) {
+				end := <-ends
+				g.Expect(end.err).NotTo(HaveOccurred())
+				g.Expect(end.body).To(Equal(content[size-1000:]))
+			}
+		})
+	}
+}
+
+func TestBrokenManifests(t *testing.T) {
+	g := NewWithT(t)
+	source := newOrigin(t)
+	manifest := source.tag("v1")
+	content := source.blobs[manifest]
+	cache := newCache(t, source)
+	for _, after := range []int{0, 1, len(content) - 1} {
+		source.misbehave(func(w http.ResponseWriter, _ *http.Request) bool {
+			w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+			cut(w, content, after)
+			return true
+		})
+		g.Expect(get(t, cache.url("manifests", manifest.String())).status).To(Equal(http.StatusServiceUnavailable))
+		source.misbehave(nil)
+	}
+	g.Eventually(func() string { return get(t, cache.url("manifests", manifest.String())).digest() }, "5s").Should(Equal(manifest.String()))
 }
 
 func TestFarRangesDoNotWaitForTheFlight(t *testing.T) {

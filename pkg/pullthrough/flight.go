@@ -44,6 +44,8 @@ type flight struct {
 	// lock of the list; the last one closes the spool.
 	users int
 
+	// response is that of an unstorable blob from its beginning, for one client.
+	response *download
 	// evictions is how often it had others make room.
 	evictions int
 	// began is when it asked the upstream.
@@ -68,19 +70,17 @@ type remains struct {
 	validator string
 }
 
-// join returns the flight of a blob, and begins one if there is none. It returns
-// nil if the blob is stored by now. Who joins must part.
+// errStored ends a flight that is not needed: another has just landed.
+var errStored = errors.New("the blob is stored by now")
+
+// join returns the flight of a blob, and begins one if there is none. Who joins
+// must part.
 func (e *Engine) join(repository string, dgst digest.Digest) (f *flight, follows bool, err error) {
 	e.flights.mu.Lock()
 	defer e.flights.mu.Unlock()
 	if f, ok := e.flights.byDigest[dgst]; ok {
 		f.users++
 		return f, true, nil
-	}
-	// A flight leaves the list after its blob has its name. What cannot be read is
-	// fetched anew.
-	if file, _, err := e.store.open(dgst); err == nil {
-		return nil, false, file.Close()
 	}
 	f = &flight{engine: e, repository: repository, digest: dgst, started: make(chan struct{}), users: 2}
 	if !e.tasks.start(f.run) {
@@ -105,10 +105,22 @@ func (e *Engine) part(f *flight) {
 	f.users--
 	last := f.users == 0
 	e.flights.mu.Unlock()
+	if last {
+		f.takeResponse().close()
+	}
 	if last && f.spool != nil {
 		// What was written to it was synced before it got its name.
 		_ = f.spool.file.Close()
 	}
+}
+
+// takeResponse returns the response of a flight that has no spool, to one client.
+func (f *flight) takeResponse() *download {
+	f.engine.flights.mu.Lock()
+	defer f.engine.flights.mu.Unlock()
+	taken := f.response
+	f.response = nil
+	return taken
 }
 
 // known returns the size of a blob in flight, if it is known.
@@ -168,7 +180,14 @@ func (f *flights) leaveRemains(dgst digest.Digest, left remains) {
 // run is the whole life of a flight.
 func (f *flight) run(ctx context.Context) {
 	f.began = time.Now()
-	err := f.fetch(ctx)
+	// A flight leaves the list after its blob has its name, and the client of this
+	// one may have looked before. What cannot be read is fetched anew.
+	file, _, err := f.engine.store.open(f.digest)
+	if err == nil {
+		err = errors.Join(errStored, file.Close())
+	} else {
+		err = f.fetch(ctx)
+	}
 	f.engine.delist(f)
 	if f.spool == nil {
 		f.err = err
@@ -178,7 +197,9 @@ func (f *flight) run(ctx context.Context) {
 		// If it failed, those who come now do not get what cannot be completed.
 		f.spool.end(err)
 	}
-	f.report(err, time.Since(f.began))
+	if !errors.Is(err, errStored) {
+		f.report(err, time.Since(f.began))
+	}
 	f.engine.part(f)
 }
 
@@ -205,16 +226,16 @@ func (f *flight) report(err error, duration time.Duration) {
 // fetch writes the spool, and gives it the name of the blob.
 func (f *flight) fetch(ctx context.Context) error {
 	file, d, hasher, err := f.open(ctx)
-	defer d.close()
 	var noSpool *spoolError
 	switch {
 	case errors.As(err, &noSpool):
-		return f.startUnstorable(err)
+		return f.startUnstorable(d, err)
 	case err != nil:
 		return err
-	case f.engine.evictor.tooLarge(d.size):
-		return errors.Join(f.startUnstorable(errTooLarge), file.Close(), os.Remove(file.Name()))
+	case f.engine.evictor.tooLarge(d.size) && d.offset == 0:
+		return errors.Join(f.startUnstorable(d, errTooLarge), file.Close(), os.Remove(file.Name()))
 	}
+	defer d.close()
 	f.start(newSpool(file, d.offset, d.size))
 
 	if err = f.copy(ctx, d, hasher); err == nil {
@@ -256,6 +277,10 @@ func (f *flight) open(ctx context.Context) (*os.File, *download, hash.Hash, erro
 	return file, d, f.digest.Algorithm().Hash(), nil
 }
 
+// maxRemains is how much of a blob is kept at most for a next flight, which has to
+// hash it before it can answer.
+const maxRemains = 1 << 30
+
 // errNoRemains says that there is nothing to go on with.
 var errNoRemains = errors.New("no earlier flight left anything")
 
@@ -293,16 +318,19 @@ func (f *flight) openRemains(ctx context.Context) (*os.File, *download, hash.Has
 // leave deals with the spool of a flight that failed: what is of use is kept for
 // the next, if the upstream can be asked whether it still is.
 func (f *flight) leave(file *os.File, d *download, why error) error {
-	if errors.Is(why, errMismatch) || errors.Is(why, errUnstorable) || d.validator == "" || f.spool.written == 0 {
+	isUseful := d.validator != "" && f.spool.written > 0 && f.spool.written <= maxRemains
+	if errors.Is(why, errMismatch) || errors.Is(why, errUnstorable) || !isUseful {
 		return ignoreNotExist(os.Remove(file.Name()))
 	}
 	f.engine.flights.leaveRemains(f.digest, remains{size: d.size, validator: d.validator})
 	return nil
 }
 
-// startUnstorable is for a volume on which there is no place for a spool: each
-// client goes on to the upstream by itself.
-func (f *flight) startUnstorable(cause error) error {
+// startUnstorable is for a volume on which there is no place for a spool: the
+// first client takes over the response, and each other goes to the upstream by
+// itself.
+func (f *flight) startUnstorable(d *download, cause error) error {
+	f.response = d
 	empty, err := os.Open(os.DevNull)
 	if err != nil {
 		return errors.Join(cause, err)

@@ -121,7 +121,7 @@ func (e *Engine) listing(ctx context.Context, repository, path, query string, ke
 }
 
 func (e *Engine) fetchListing(ctx context.Context, repository, path, query string) (*listing, error) {
-	q := request{kind: kindManifest, method: http.MethodGet, repository: repository, path: path, query: query}
+	q := request{kind: kindListing, method: http.MethodGet, repository: repository, path: path, query: query}
 	response, err := e.remote.do(ctx, q)
 	if err != nil {
 		return nil, err

@@ -13,7 +13,6 @@ import (
 	"mime"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -55,32 +54,41 @@ func (m *manifest) Payload() (mediaType string, payload []byte, err error) {
 // manifest returns a manifest of a repository from the volume, or else from the
 // upstream.
 func (e *Engine) manifest(ctx context.Context, repository string, dgst digest.Digest) (*manifest, error) {
-	began := time.Now()
 	found, err := e.storedManifest(repository, dgst)
 	outcome := Hit
 	if err == nil && found == nil {
-		key := repository + "@" + dgst.String()
-		running, shared := e.manifests.begin(key, func(ctx context.Context) (*manifest, error) {
-			return e.fetchManifest(ctx, repository, dgst.String(), dgst)
-		})
+		running, shared := e.beginManifest(repository, dgst)
 		if outcome = Miss; shared {
 			outcome = Follow
 		}
 		found, err = running.wait(ctx)
 	}
 	if note(ctx, outcome) == Miss {
+		// It was fetched to learn what its tag stands for.
 		outcome = Miss
 	}
 	e.metrics.requested(typeManifest, outcome)
 	if err != nil {
 		return nil, err
 	}
-	e.metrics.answered(typeManifest, outcome, time.Since(began))
+	e.metrics.answered(typeManifest, outcome, waited(ctx))
 	// distribution's handler asks for the manifest to answer a HEAD, too.
 	if method, _ := ctx.Value("http.request.method").(string); method != http.MethodHead {
 		e.metrics.pushed(typeManifest, int64(len(found.payload)))
 	}
 	return found, nil
+}
+
+// beginManifest returns the call that gets a manifest, and whether there was one
+// already.
+func (e *Engine) beginManifest(repository string, dgst digest.Digest) (running *call[*manifest], shared bool) {
+	return e.manifests.begin(repository+"@"+dgst.String(), func(ctx context.Context) (*manifest, error) {
+		// Another call may have ended since it was looked for.
+		if found, err := e.storedManifest(repository, dgst); err == nil && found != nil {
+			return found, nil
+		}
+		return e.fetchManifest(ctx, repository, dgst.String(), dgst)
+	})
 }
 
 // storedManifest returns nil if the repository's manifest is not stored. A file

@@ -15,6 +15,7 @@ import (
 const (
 	typeBlob     = "blob"
 	typeManifest = "manifest"
+	typeListing  = "listing"
 )
 
 // metrics of one engine. Those of the subsystem proxy have the names and the
@@ -126,7 +127,7 @@ func (m *metrics) register(registerer prometheus.Registerer, e *Engine) error {
 		gauge("followers", "Requests that share a blob being fetched for another.", func() float64 { _, followers := e.flights.count(); return float64(followers) }),
 		gauge("store_blobs", "Blobs on the volume.", func() float64 { blobs, _ := e.evictor.totals(); return float64(blobs) }),
 		gauge("store_bytes", "Bytes of the blobs on the volume.", func() float64 { _, bytes := e.evictor.totals(); return float64(bytes) }),
-		breaker(kindManifest), breaker(kindBlob),
+		breaker(kindManifest), breaker(kindBlob), breaker(kindListing),
 	} {
 		if err := registerer.Register(collector); err != nil {
 			return err

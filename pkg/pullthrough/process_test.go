@@ -276,20 +276,33 @@ func TestWrongContentOnAFullVolumeIsNeverComplete(t *testing.T) {
 	if !inMountNamespace(t) {
 		return
 	}
-	for _, pages := range []int64{0, 3, 20} {
-		g := NewWithT(t)
-		source := newOrigin(t)
-		blob := source.add(300_000)
-		content := source.blobs[blob]
-		content[200_000] ^= 1
-		config := newConfig(t, source.URL)
-		config.Storage.RootDirectory = mountVolume(t, "size=4m")
-		cache := startCache(t, config, quick)
-		fill(t, cache.root, pages*int64(os.Getpagesize()))
-		got := get(t, cache.url("blobs", blob.String()))
-		g.Expect(got.err).To(HaveOccurred(), "%d bytes, with %d pages left", len(got.body), pages)
-		g.Expect(cache.blobFile(blob)).NotTo(BeAnExistingFile())
-		g.Expect(cache.stop()).To(Succeed())
+	const size = 300_000
+	for name, garbage := range map[string]int{"of the same size": size, "larger": 2 * size, "smaller": size / 2} {
+		for _, pages := range []int64{0, 3, 20} {
+			g := NewWithT(t)
+			source := newOrigin(t)
+			blob := source.add(size)
+			content := source.blobs[blob]
+			asked := 0
+			// The first answer is right, so the volume is what ends it.
+			source.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
+				if asked++; asked == 1 && pages > 0 {
+					return false
+				}
+				wrong := make([]byte, garbage)
+				copy(wrong, content[:size/4])
+				_, _ = w.Write(wrong)
+				return true
+			})
+			config := newConfig(t, source.URL)
+			config.Storage.RootDirectory = mountVolume(t, "size=4m")
+			cache := startCache(t, config, quick)
+			fill(t, cache.root, pages*int64(os.Getpagesize()))
+			got := get(t, cache.url("blobs", blob.String()))
+			g.Expect(got.err).To(HaveOccurred(), "%s: %d bytes, with %d pages left", name, len(got.body), pages)
+			g.Expect(cache.blobFile(blob)).NotTo(BeAnExistingFile())
+			g.Expect(cache.stop()).To(Succeed())
+		}
 	}
 }
 
@@ -308,6 +321,7 @@ func TestABlobThatCannotFitEvictsNothing(t *testing.T) {
 	}
 	g.Expect(cache.blobFile(small)).To(BeAnExistingFile())
 	g.Expect(cache.metric(t, "registry_cache_evictions_total")).To(BeZero())
+	g.Expect(source.asked()).To(HaveLen(3), "one request each")
 	g.Expect(cache.stop()).To(Succeed())
 }
 
@@ -369,6 +383,7 @@ func TestEvictionMakesRoom(t *testing.T) {
 			g.Expect(cache.blobFile(favourite)).To(BeAnExistingFile(), "it was used all the time")
 			g.Expect(cache.metric(t, "registry_cache_evictions_total", test.reason)).To(BeNumerically(">", 5))
 			if test.reason == "watermark" {
+				g.Expect(cache.logs.String()).To(ContainSubstring("Evicted the blobs that were not used"))
 				g.Eventually(func() int { return usedPercent(t, cache.root) }, "5s").Should(BeNumerically("<=", 90))
 			}
 			g.Expect(cache.stop()).To(Succeed())

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"strconv"
@@ -28,6 +29,11 @@ const (
 	// maxErrorBytes of an error's body are read, for the connection to be used
 	// again.
 	maxErrorBytes = 64 << 10
+	// errorPatience is how long they may take.
+	errorPatience = time.Second
+	// sessionAge is how long tokens are kept: there may be one for each repository,
+	// and clients can make up names.
+	sessionAge = time.Hour
 	// idleConnections are kept, for so many layers at a time.
 	idleConnections = 64
 	keepAlive       = 30 * time.Second
@@ -48,17 +54,15 @@ type Credentials struct {
 type kind int
 
 const (
-	// kindManifest is everything that is small, and waited for in turn.
+	// kindManifest is manifests and tags.
 	kindManifest kind = iota
 	kindBlob
+	// kindListing is lists of tags and referrers, which not all upstreams have.
+	kindListing
+	kinds
 )
 
-func (k kind) String() string {
-	if k == kindBlob {
-		return typeBlob
-	}
-	return typeManifest
-}
+func (k kind) String() string { return [kinds]string{typeManifest, typeBlob, typeListing}[k] }
 
 // remote is the upstream. It asks at most as often as the limits allow, with
 // credentials for itself and its token service only, and follows redirects
@@ -70,7 +74,7 @@ type remote struct {
 	metrics     *metrics
 	client      *http.Client
 	credentials func(rejected bool) Credentials
-	breakers    [2]*breaker
+	breakers    [kinds]*breaker
 
 	// limitedUntil is the time, in nanoseconds, until which tags that are known
 	// are not asked for: the upstream's rate limit is used up.
@@ -83,6 +87,7 @@ type remote struct {
 // session is what was agreed with the upstream under some credentials.
 type session struct {
 	credentials Credentials
+	began       time.Time
 	// get asks token services as distribution's token protocol wants it, post as
 	// OAuth2 does. They share tokens.
 	get, post *auth.Client
@@ -127,13 +132,19 @@ func (r *remote) current(rejected bool) *session {
 	credentials := r.credentials(rejected)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.session == nil || r.session.credentials != credentials {
+	if r.session == nil || r.session.credentials != credentials || time.Since(r.session.began) > sessionAge {
 		r.session = r.newSession(credentials)
 	}
 	return r.session
 }
 
 func (r *remote) newSession(credentials Credentials) *session {
+	// oras-go looks up the host of a token service before it asks it, to keep from
+	// addresses of the machine. Behind a proxy there need be no such look-up.
+	var blocked []netip.Prefix
+	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: r.base}); err == nil && proxy != nil {
+		blocked = []netip.Prefix{}
+	}
 	client := func(oauth2 bool, cache auth.Cache) *auth.Client {
 		return &auth.Client{
 			Client:             r.client,
@@ -141,13 +152,15 @@ func (r *remote) newSession(credentials Credentials) *session {
 			Cache:              cache,
 			ClientID:           "registry-cache",
 			ForceAttemptOAuth2: oauth2,
+
+			BlockedRealmPrefixes: blocked,
 			Credential: auth.StaticCredential(r.base.Host, auth.Credential{
 				Username: credentials.Username, Password: credentials.Password,
 			}),
 		}
 	}
 	cache := auth.NewCache()
-	return &session{credentials: credentials, get: client(false, cache), post: client(true, cache)}
+	return &session{credentials: credentials, began: time.Now(), get: client(false, cache), post: client(true, cache)}
 }
 
 func (s *session) do(request *http.Request) (*http.Response, error) {
@@ -227,7 +240,8 @@ func (r *remote) ask(ctx context.Context, q request) (*http.Response, error) {
 		r.noteRateLimit(response.Header)
 	}
 	if err != nil {
-		if errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		var answered *upstreamError
+		if errors.Is(context.Cause(ctx), context.DeadlineExceeded) && !errors.As(err, &answered) {
 			err = fmt.Errorf("no answer in %s: %w", limit, context.DeadlineExceeded)
 			// Others that wait to be used may be as dead as this one.
 			r.client.CloseIdleConnections()
@@ -298,6 +312,9 @@ func failedRequest(q request, cause error) *upstreamError {
 
 // refusedRequest is the error of a request that was answered with one.
 func refusedRequest(q request, response *http.Response) error {
+	// Without, the connection could not be used again; with, it is not worth waiting.
+	timer := time.AfterFunc(errorPatience, func() { _ = response.Body.Close() })
+	defer timer.Stop()
 	_, err := io.Copy(io.Discard, io.LimitReader(response.Body, maxErrorBytes))
 	return &upstreamError{
 		operation:  q.operation(),

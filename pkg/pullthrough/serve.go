@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"strconv"
 	"strings"
@@ -49,7 +50,6 @@ const maxAge = 365 * 24 * time.Hour
 // means that the client did not get all, and has to learn that by a connection
 // that breaks.
 func (e *Engine) serveBlob(ctx context.Context, w http.ResponseWriter, r *http.Request, repository string, dgst digest.Digest) error {
-	began := time.Now()
 	if matches(r.Header.Get("If-None-Match"), dgst) {
 		w.Header().Set("ETag", entityTag(dgst))
 		w.WriteHeader(http.StatusNotModified)
@@ -65,7 +65,7 @@ func (e *Engine) serveBlob(ctx context.Context, w http.ResponseWriter, r *http.R
 	if err != nil {
 		return err
 	}
-	err = e.send(ctx, w, r, blob, dgst, func() { e.metrics.answered(typeBlob, outcome, time.Since(began)) })
+	err = e.send(ctx, w, r, blob, dgst, func() { e.metrics.answered(typeBlob, outcome, waited(ctx)) })
 	return errors.Join(err, blob.close())
 }
 
@@ -162,8 +162,12 @@ func (s *stored) sendTo(body io.ReaderFrom, part byteRange) (sent int64, err err
 		wanted := min(fileSize, part.length-sent)
 		n, err := body.ReadFrom(io.LimitReader(s.file, wanted))
 		sent += n
-		if err != nil {
+		var unreadable *fs.PathError
+		switch {
+		case errors.As(err, &unreadable):
 			return sent, err
+		case err != nil:
+			return sent, &clientError{err}
 		}
 		if n < wanted {
 			return sent, fmt.Errorf("at byte %d: %w", part.offset+sent, io.ErrUnexpectedEOF)
@@ -189,7 +193,7 @@ func copyContent(ctx context.Context, w io.Writer, blob content, part byteRange,
 			written, err := w.Write(window[:n])
 			sent += int64(written)
 			if err != nil {
-				return sent, err
+				return sent, &clientError{err}
 			}
 		}
 		switch {

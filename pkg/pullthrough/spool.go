@@ -63,6 +63,12 @@ func (s *spool) progress() (written int64, ended bool) {
 	return s.written, s.ended
 }
 
+// hasEnded says whether nothing more comes.
+func (s *spool) hasEnded() bool {
+	_, ended := s.progress()
+	return ended
+}
+
 // isComplete says whether the blob is complete and verified.
 func (s *spool) isComplete() bool {
 	s.mu.Lock()

@@ -259,14 +259,11 @@ func moveTo(from, to string) error {
 	return err
 }
 
-// remove deletes a blob. Who reads it reads on.
-func (s *store) remove(dgst digest.Digest) error {
-	err := os.Remove(s.blobPath(dgst))
+// remove deletes a blob, and says whether there was one. Who reads it reads on.
+func (s *store) remove(dgst digest.Digest) (removed bool, err error) {
+	err = os.Remove(s.blobPath(dgst))
 	removeEmpty(s.blobDir(dgst), filepath.Dir(s.blobDir(dgst)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return err == nil, ignoreNotExist(err)
 }
 
 // markUsed keeps the time of a blob's use, which is now, in the times of its file.

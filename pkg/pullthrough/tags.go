@@ -19,6 +19,8 @@ func (e *Engine) resolve(ctx context.Context, repository, tag string) (digest.Di
 	key := repository + ":" + tag
 	known, isKnown := e.store.tag(repository, tag)
 	ask := func(ctx context.Context) (digest.Digest, error) {
+		// Another call may have ended since.
+		known, _ := e.store.tag(repository, tag)
 		return e.askTag(ctx, repository, tag, known)
 	}
 	if !isKnown {
@@ -36,6 +38,9 @@ func (e *Engine) resolve(ctx context.Context, repository, tag string) (digest.Di
 			e.tags.begin(key, ask)
 		}
 		return e.stale(ctx, known), nil
+	case breaker.isSlow():
+		e.tags.begin(key, ask)
+		return e.stale(ctx, known), nil
 	}
 	running, _ := e.tags.begin(key, ask)
 	patience := time.NewTimer(e.limits.Stale)
@@ -47,7 +52,7 @@ func (e *Engine) resolve(ctx context.Context, repository, tag string) (digest.Di
 		}
 		return running.value, running.err
 	case <-patience.C:
-		breaker.trip()
+		breaker.slow()
 		return e.stale(ctx, known), nil
 	case <-ctx.Done():
 		return "", ctx.Err()
@@ -88,20 +93,18 @@ func (e *Engine) askTag(ctx context.Context, repository, tag string, known diges
 // findTag returns a digest whose manifest has been fetched: as long as that fails,
 // the tag stands for what it did, which can be served.
 func (e *Engine) findTag(ctx context.Context, repository, tag string, known digest.Digest) (digest.Digest, error) {
-	reference, dgst := tag, digest.Digest("")
 	if known != "" {
-		var err error
-		if dgst, err = e.headTag(ctx, repository, tag); err != nil || dgst == known {
+		dgst, err := e.headTag(ctx, repository, tag)
+		if err != nil || dgst == known {
 			return dgst, err
 		}
 		if dgst != "" {
-			reference = dgst.String()
-			if found, err := e.storedManifest(repository, dgst); err == nil && found != nil {
-				return dgst, nil
-			}
+			running, _ := e.beginManifest(repository, dgst)
+			_, err := running.wait(ctx)
+			return dgst, err
 		}
 	}
-	fetched, err := e.fetchManifest(ctx, repository, reference, dgst)
+	fetched, err := e.fetchManifest(ctx, repository, tag, "")
 	if err != nil {
 		return "", err
 	}

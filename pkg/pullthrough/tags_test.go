@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -273,7 +274,10 @@ func TestBlackHole(t *testing.T) {
 		g.Expect(get(t, cache.url("manifests", "latest")).digest()).To(Equal(manifest.String()))
 	}
 	// Nobody but the first has waited for the upstream.
-	g.Expect(cache.metric(t, "registry_cache_upstream_responses_total", "manifest", "0")).To(BeNumerically("<=", 1))
+	g.Expect(source.asked()).To(HaveLen(1), "when there was no hole yet")
+	g.Eventually(func() float64 {
+		return cache.metric(t, "registry_cache_upstream_responses_total", "manifest", "0")
+	}, "5s").Should(BeEquivalentTo(1))
 	g.Expect(cache.metric(t, "registry_cache_stale_tags_total")).To(BeEquivalentTo(6))
 	g.Expect(get(t, cache.url("manifests", "unknown")).status).To(Equal(http.StatusServiceUnavailable))
 }
@@ -407,6 +411,46 @@ func TestAMovedTagIsTheOldOneUntilItsManifestIsHere(t *testing.T) {
 	}
 	source.misbehave(nil)
 	g.Eventually(func() string { return get(t, url).digest() }, "5s").Should(Equal(after.String()))
+}
+
+func TestSlowUpstreamsAreNotCutOff(t *testing.T) {
+	g := NewWithT(t)
+	source := newOrigin(t)
+	known, other := source.tag("latest"), source.tag("other")
+	limits := quick
+	limits.Stale, limits.BreakerBase = 50*time.Millisecond, time.Minute
+	cache := startCache(t, newConfig(t, source.URL), limits)
+	get(t, cache.url("manifests", "latest"))
+	moved := source.tag("latest")
+	source.misbehave(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodHead {
+			time.Sleep(200 * time.Millisecond)
+		}
+		return false
+	})
+	g.Expect(get(t, cache.url("manifests", "latest")).digest()).To(Equal(known.String()), "in time, and stale")
+	g.Expect(get(t, cache.url("manifests", "other")).digest()).To(Equal(other.String()), "what has to be waited for is")
+	g.Eventually(func() string { return get(t, cache.url("manifests", "latest")).digest() }, "5s").Should(Equal(moved.String()))
+}
+
+func TestListingsThatFailAreNoReasonToLeaveManifestsAlone(t *testing.T) {
+	for _, status := range []int{http.StatusInternalServerError, http.StatusNotImplemented, http.StatusTooManyRequests} {
+		g := NewWithT(t)
+		source := newOrigin(t)
+		manifest := source.tag("v1")
+		source.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, "/referrers/") {
+				return false
+			}
+			w.WriteHeader(status)
+			return true
+		})
+		cache := newCache(t, source)
+		for range 5 {
+			g.Expect(get(t, cache.url("referrers", manifest.String())).status).To(Equal(http.StatusServiceUnavailable))
+		}
+		g.Expect(get(t, cache.url("manifests", "v1")).status).To(Equal(http.StatusOK))
+	}
 }
 
 func TestUpstreamsWithoutHead(t *testing.T) {
