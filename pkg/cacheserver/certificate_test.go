@@ -21,6 +21,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
+	"github.com/gardener/gardener-extension-registry-cache/test/process"
 )
 
 type testCertificate struct {
@@ -91,7 +92,7 @@ func TestCertificateFiles(t *testing.T) {
 	g := NewWithT(t)
 	dir := t.TempDir()
 	first := writeCertificate(t, dir)
-	out := &logs{}
+	out := &process.Logs{}
 	files, err := newCertificateFiles(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), 0, NewLogger(v1alpha1.Log{}, out))
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(files.current().Leaf.Equal(first)).To(BeTrue())
@@ -104,23 +105,23 @@ func TestCertificateFiles(t *testing.T) {
 		{"tls.crt": other.certPEM},
 	} {
 		swap(t, dir, broken)
-		before := len(out.lines("Cannot read the certificate"))
+		before := len(out.Lines("Cannot read the certificate"))
 		for range 3 {
 			g.Expect(files.current().Leaf.Equal(first)).To(BeTrue())
 		}
-		g.Expect(out.lines("Cannot read the certificate")).To(HaveLen(before+1), "once, not at every handshake")
+		g.Expect(out.Lines("Cannot read the certificate")).To(HaveLen(before+1), "once, not at every handshake")
 	}
 
 	other.write(t, dir)
 	g.Expect(files.current().Leaf.Equal(other.certificate)).To(BeTrue())
-	g.Expect(out.lines("Certificate changed")).To(HaveLen(1))
+	g.Expect(out.Lines("Certificate changed")).To(HaveLen(1))
 }
 
 func TestCertificateFilesAreNotReadAtEveryHandshake(t *testing.T) {
 	g := NewWithT(t)
 	dir := t.TempDir()
 	first := writeCertificate(t, dir)
-	files, err := newCertificateFiles(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), time.Hour, NewLogger(v1alpha1.Log{}, &logs{}))
+	files, err := newCertificateFiles(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"), time.Hour, NewLogger(v1alpha1.Log{}, &process.Logs{}))
 	g.Expect(err).NotTo(HaveOccurred())
 	writeCertificate(t, dir)
 	g.Expect(files.current().Leaf.Equal(first)).To(BeTrue())

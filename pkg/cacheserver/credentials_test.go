@@ -14,6 +14,7 @@ import (
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/pullthrough"
+	"github.com/gardener/gardener-extension-registry-cache/test/process"
 )
 
 func writeCredentials(t *testing.T, dir, username, password string) {
@@ -27,7 +28,7 @@ func TestCredentialFiles(t *testing.T) {
 	g := NewWithT(t)
 	dir := t.TempDir()
 	writeCredentials(t, dir, "alice\n", " first secret \r\n")
-	out := &logs{}
+	out := &process.Logs{}
 	files, err := newCredentialFiles(dir, 0, NewLogger(v1alpha1.Log{}, out))
 	g.Expect(err).NotTo(HaveOccurred())
 	first := pullthrough.Credentials{Username: "alice", Password: " first secret "}
@@ -38,13 +39,13 @@ func TestCredentialFiles(t *testing.T) {
 	for range 3 {
 		g.Expect(files.current(false)).To(Equal(first))
 	}
-	g.Expect(out.lines("password is empty")).To(HaveLen(1), "once, not at every look")
+	g.Expect(out.Lines("password is empty")).To(HaveLen(1), "once, not at every look")
 	g.Expect(os.Remove(filepath.Join(dir, "username"))).To(Succeed())
 	g.Expect(files.current(false)).To(Equal(first))
 
 	writeCredentials(t, dir, "bob", "second")
 	g.Expect(files.current(false)).To(Equal(pullthrough.Credentials{Username: "bob", Password: "second"}))
-	g.Expect(out.lines("Credentials changed")).To(HaveLen(1))
+	g.Expect(out.Lines("Credentials changed")).To(HaveLen(1))
 	g.Expect(out.String()).NotTo(ContainSubstring("second"))
 	g.Expect(out.String()).NotTo(ContainSubstring("bob"))
 }
@@ -53,7 +54,7 @@ func TestRejectedCredentialsAreReadAgain(t *testing.T) {
 	g := NewWithT(t)
 	dir := t.TempDir()
 	writeCredentials(t, dir, "alice", "first")
-	files, err := newCredentialFiles(dir, time.Hour, NewLogger(v1alpha1.Log{}, &logs{}))
+	files, err := newCredentialFiles(dir, time.Hour, NewLogger(v1alpha1.Log{}, &process.Logs{}))
 	g.Expect(err).NotTo(HaveOccurred())
 	writeCredentials(t, dir, "alice", "second")
 	g.Expect(files.current(false).Password).To(Equal("first"))
@@ -62,7 +63,7 @@ func TestRejectedCredentialsAreReadAgain(t *testing.T) {
 
 func TestNoCredentialFiles(t *testing.T) {
 	g := NewWithT(t)
-	files, err := newCredentialFiles("", 0, NewLogger(v1alpha1.Log{}, &logs{}))
+	files, err := newCredentialFiles("", 0, NewLogger(v1alpha1.Log{}, &process.Logs{}))
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(files.current(false)).To(Equal(pullthrough.Credentials{}))
 }

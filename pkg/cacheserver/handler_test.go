@@ -16,11 +16,12 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
+	"github.com/gardener/gardener-extension-registry-cache/test/process"
 )
 
-func serveHandler(t *testing.T, handler http.HandlerFunc) (*httptest.Server, *logs) {
+func serveHandler(t *testing.T, handler http.HandlerFunc) (*httptest.Server, *process.Logs) {
 	t.Helper()
-	out := &logs{}
+	out := &process.Logs{}
 	server := httptest.NewServer(newRegistryHandler(handler, time.Minute, NewLogger(v1alpha1.Log{}, out)))
 	t.Cleanup(server.Close)
 	return server, out
@@ -58,7 +59,7 @@ func TestTooManyRequestsIsNeverAnswered(t *testing.T) {
 	server, out := serveHandler(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) })
 	status, _ := get(t, server.URL+"/v2/a/manifests/b")
 	g.Expect(status).To(Equal(http.StatusServiceUnavailable))
-	g.Eventually(out.lines).WithArguments(`"status":503`).Should(HaveLen(1))
+	g.Eventually(out.Lines).WithArguments(`"status":503`).Should(HaveLen(1))
 }
 
 func TestResponsesAreStreamed(t *testing.T) {
@@ -116,5 +117,5 @@ func TestFailedProbesAreLogged(t *testing.T) {
 	g := NewWithT(t)
 	server, out := serveHandler(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
 	get(t, server.URL+"/v2/")
-	g.Eventually(out.lines).WithArguments(`"status":500`).Should(HaveLen(1))
+	g.Eventually(out.Lines).WithArguments(`"status":500`).Should(HaveLen(1))
 }

@@ -5,9 +5,7 @@
 package cacheserver
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -28,6 +26,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
+	"github.com/gardener/gardener-extension-registry-cache/test/process"
 	upstreamtest "github.com/gardener/gardener-extension-registry-cache/test/upstream"
 )
 
@@ -77,38 +76,10 @@ func imageReference(t *testing.T, host, tag string) name.Reference {
 	return ref
 }
 
-// logs collects log lines.
-type logs struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buffer.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buffer.String()
-}
-
-func (l *logs) lines(containing string) []string {
-	var found []string
-	for line := range strings.Lines(l.String()) {
-		if strings.Contains(line, containing) {
-			found = append(found, line)
-		}
-	}
-	return found
-}
-
 // cache is a running Server.
 type cache struct {
 	*Server
-	logs *logs
+	logs *process.Logs
 	// stop ends the Server, and returns what Run does.
 	stop func() error
 }
@@ -134,7 +105,7 @@ func startCache(t *testing.T, config *v1alpha1.CacheConfiguration, options Optio
 	if options.PollInterval == 0 {
 		options.PollInterval = 20 * time.Millisecond
 	}
-	out := &logs{}
+	out := &process.Logs{}
 	server, err := New(config, NewLogger(config.Log, out), options)
 	g.Expect(err).NotTo(HaveOccurred())
 
@@ -164,28 +135,7 @@ func pull(t *testing.T, host, tag string) error {
 	if err != nil {
 		return err
 	}
-	return readImage(image)
-}
-
-func readImage(image containerregistry.Image) error {
-	if _, err := image.RawConfigFile(); err != nil {
-		return err
-	}
-	layers, err := image.Layers()
-	if err != nil {
-		return err
-	}
-	for _, layer := range layers {
-		content, err := layer.Compressed()
-		if err != nil {
-			return err
-		}
-		_, err = io.Copy(io.Discard, content)
-		if err := errors.Join(err, content.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
+	return upstreamtest.ReadImage(image)
 }
 
 // settle waits until what was pulled is stored, which may be after clients have

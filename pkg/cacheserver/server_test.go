@@ -70,7 +70,7 @@ func TestPullIndex(t *testing.T) {
 		for _, child := range manifest.Manifests {
 			image, err := pulled.Image(child.Digest)
 			g.Expect(err).NotTo(HaveOccurred())
-			g.Expect(readImage(image)).To(Succeed())
+			g.Expect(upstreamtest.ReadImage(image)).To(Succeed())
 		}
 		cache.settle(t)
 	}
@@ -100,7 +100,7 @@ func TestQueryNamespaceIsIgnored(t *testing.T) {
 
 	status, _ := get(t, blobURL(t, cache.host(), image)+"?ns=elsewhere.example.com")
 	g.Expect(status).To(Equal(http.StatusOK))
-	g.Expect(cache.logs.lines("elsewhere.example.com")).To(BeEmpty(), "query values do not belong into the log")
+	g.Expect(cache.logs.Lines("elsewhere.example.com")).To(BeEmpty(), "query values do not belong into the log")
 }
 
 func TestUpstreamDown(t *testing.T) {
@@ -244,7 +244,7 @@ func TestCredentials(t *testing.T) {
 	g.Expect(pull(t, cache.host(), "v2")).To(Succeed())
 
 	for _, secret := range []string{"first-secret", "second-secret!", "alice", "bob"} {
-		g.Expect(cache.logs.lines(secret)).To(BeEmpty())
+		g.Expect(cache.logs.Lines(secret)).To(BeEmpty())
 	}
 }
 
@@ -278,11 +278,11 @@ func TestClientsThatDoNotReadAreCut(t *testing.T) {
 		g.Expect(err).NotTo(HaveOccurred())
 		response, err := newClient(t).Do(request)
 		g.Expect(err).NotTo(HaveOccurred())
-		g.Eventually(func() []string { return cache.logs.lines(`"complete":false`) }, "10s").Should(HaveLen(i+1), when)
+		g.Eventually(func() []string { return cache.logs.Lines(`"complete":false`) }, "10s").Should(HaveLen(i+1), when)
 		_, err = io.Copy(io.Discard, response.Body)
 		g.Expect(response.Body.Close()).To(Succeed())
 		g.Expect(err).To(HaveOccurred(), when)
-		g.Expect(cache.logs.lines("Cannot answer")).To(BeEmpty(), "it is the client that does not")
+		g.Expect(cache.logs.Lines("Cannot answer")).To(BeEmpty(), "it is the client that does not")
 		cache.settle(t)
 	}
 }
@@ -316,7 +316,7 @@ func TestCredentialsRotateUnderATransfer(t *testing.T) {
 	writeCredentials(t, config.CredentialsDir, "alice", "second")
 	g.Eventually(func() []string {
 		manifestStatus(t, cache, tagName)
-		return cache.logs.lines("Credentials changed")
+		return cache.logs.Lines("Credentials changed")
 	}, "5s").Should(HaveLen(1))
 	close(finish)
 	g.Eventually(transfer, "5s").Should(Receive(BeNil()))

@@ -36,6 +36,7 @@ import (
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/cacheserver"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/pullthrough"
+	"github.com/gardener/gardener-extension-registry-cache/test/process"
 )
 
 func TestMain(m *testing.M) {
@@ -176,29 +177,11 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// logs collects log lines.
-type logs struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buffer.Write(p)
-}
-
-func (l *logs) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buffer.String()
-}
-
 // cache is a running cache server.
 type cache struct {
 	*cacheserver.Server
 	root string
-	logs *logs
+	logs *process.Logs
 	stop func() error
 }
 
@@ -224,7 +207,7 @@ func newConfig(t *testing.T, remoteURL string) *v1alpha1.CacheConfiguration {
 func startCache(t *testing.T, config *v1alpha1.CacheConfiguration, limits pullthrough.Limits) *cache {
 	t.Helper()
 	g := NewWithT(t)
-	out := &logs{}
+	out := &process.Logs{}
 	server, err := cacheserver.New(config, cacheserver.NewLogger(config.Log, out), cacheserver.Options{
 		PollInterval: time.Millisecond, DrainTimeout: 100 * time.Millisecond, Limits: limits,
 	})

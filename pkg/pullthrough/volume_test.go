@@ -19,7 +19,6 @@ import (
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/handlers"
 	"github.com/google/go-containerregistry/pkg/name"
-	containerregistry "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	. "github.com/onsi/gomega"
@@ -49,30 +48,7 @@ func pullAll(t *testing.T, host, reference string) error {
 		if err != nil {
 			return err
 		}
-		if err := readAll(image); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func readAll(image containerregistry.Image) error {
-	if _, err := image.RawConfigFile(); err != nil {
-		return err
-	}
-	layers, err := image.Layers()
-	if err != nil {
-		return err
-	}
-	for _, layer := range layers {
-		content, err := layer.Compressed()
-		if err != nil {
-			return err
-		}
-		if _, err := io.Copy(io.Discard, content); err != nil {
-			return err
-		}
-		if err := content.Close(); err != nil {
+		if err := upstreamtest.ReadImage(image); err != nil {
 			return err
 		}
 	}
