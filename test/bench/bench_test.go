@@ -146,17 +146,17 @@ func TestRows(t *testing.T) {
 				what: "a", unit: "s", format: "%.1f", reference: "direct", referenceCell: median([]float64{1}),
 				stock: median([]float64{4, 1, 2}), ours: median([]float64{1, 3}), limit: atMost("2 s", 2, 2),
 			},
-			"| a | s | direct: 1.0 | 2.0 (1.0–4.0) | 2.0 (1.0–3.0) | 1.00 | ≤ 2 s | yes (2.00) |\n",
+			"| a | s | direct: 1.0 | 2.0 (1.0–4.0) | 2.0 (1.0–3.0) | 1.00 | 2.00 | ≤ 2 s | yes (2.00) |\n",
 		},
 		"not met": {
 			row{what: "a", format: "%.0f", stock: largest([]float64{1, 2}), ours: largest([]float64{3}), limit: atMost("2", 3, 2)},
-			"| a |  |  | 2 (1–2) | 3 | 1.50 | ≤ 2 | **no** (3.00) |\n",
+			"| a |  |  | 2 (1–2) | 3 | 1.50 |  | ≤ 2 | **no** (3.00) |\n",
 		},
 		"cut": {
 			row{what: "a", unit: "s", format: "%.0f", stock: cutCell(true, 35, 36), ours: cutCell(false, 35, 7)},
-			"| a | s |  | > 35 | 7 | < 0.20 |  |  |\n",
+			"| a | s |  | > 35 | 7 | < 0.20 |  |  |  |\n",
 		},
-		"nothing measured": {row{what: "a", format: "%.0f"}, "| a |  |  | – | – |  |  |  |\n"},
+		"nothing measured": {row{what: "a", format: "%.0f"}, "| a |  |  | – | – |  |  |  |  |\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := test.row.markdown(); got != test.want {

@@ -101,9 +101,12 @@ type row struct {
 }
 
 func (r row) markdown() string {
-	reference, ratio, limit := "", "", ""
+	reference, referenceRatio, ratio, limit := "", "", "", ""
 	if r.reference != "" {
 		reference = r.reference + ": " + r.referenceCell.text(r.format)
+	}
+	if r.referenceCell.value > 0 && r.ours.samples > 0 {
+		referenceRatio = fmt.Sprintf("%.2f", r.ours.value/r.referenceCell.value)
 	}
 	if r.stock.samples > 0 && r.ours.samples > 0 && r.stock.value > 0 {
 		ratio = fmt.Sprintf("%.2f", r.ours.value/r.stock.value)
@@ -114,7 +117,7 @@ func (r row) markdown() string {
 	if r.limit != nil {
 		limit = r.limit.text
 	}
-	columns := []string{r.what, r.unit, reference, r.stock.text(r.format), r.ours.text(r.format), ratio, limit, r.limit.met()}
+	columns := []string{r.what, r.unit, reference, r.stock.text(r.format), r.ours.text(r.format), ratio, referenceRatio, limit, r.limit.met()}
 	return "| " + strings.Join(columns, " | ") + " |\n"
 }
 
@@ -133,7 +136,7 @@ func markdown(head []string, rows []row) string {
 		text.WriteString("- " + line + "\n")
 	}
 	text.WriteString("\n" + legend + "\n")
-	text.WriteString("| what | unit | to compare | stock | ours | ours : stock | target | met |\n|---|---|---|--:|--:|--:|---|---|\n")
+	text.WriteString("| what | unit | to compare | stock | ours | ours : stock | ours : to compare | target | met |\n|---|---|---|--:|--:|--:|--:|---|---|\n")
 	for _, r := range rows {
 		text.WriteString(r.markdown())
 	}
