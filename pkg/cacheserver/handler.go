@@ -56,7 +56,7 @@ func logRequest(log *slog.Logger, r *http.Request, response *responseWriter, out
 		slog.Int("status", status),
 		slog.String("cache", string(outcome)),
 		slog.Int64("bytes", response.written),
-		slog.Bool("complete", !response.incomplete()),
+		slog.Bool("complete", !response.incomplete() && (r.Method == http.MethodHead || response.written >= response.length)),
 		slog.Float64("seconds", duration.Seconds()),
 		slog.String("remote", r.RemoteAddr),
 		slog.String("userAgent", r.UserAgent()),

@@ -154,7 +154,14 @@ func (f *flying) readAt(ctx context.Context, p []byte, offset int64) (int, error
 			return 0, err
 		}
 	}
-	return f.rest.read(ctx, p)
+	n, err := f.rest.read(ctx, p)
+	if err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil && !f.flight.spool.hasEnded() {
+		// The shortcut ends before its end, and the flight will come by.
+		f.rest.close()
+		f.rest, f.waits = nil, true
+		return f.flight.spool.readAt(ctx, p, offset)
+	}
+	return n, err
 }
 
 // errFar says that a flight takes long to get to where a client wants to read.
@@ -202,7 +209,8 @@ func (f *flying) divert(ctx context.Context, offset int64) error {
 		}
 		rest.hasher = hasher
 	}
-	if err := rest.download.request(ctx, offset > 0); err != nil {
+	// A shortcut is one of many ways; who was cut off has no other.
+	if err := rest.download.request(ctx, offset > 0 && f.flight.spool.hasEnded()); err != nil {
 		return err
 	}
 	rest.download.unchanged = false

@@ -60,10 +60,11 @@ type evictor struct {
 	wake chan struct{}
 
 	mu sync.Mutex
-	// walked says that the index has all that there is.
-	walked bool
-	blobs  map[digest.Digest]blobUse
-	bytes  int64
+	// begun says that the walk has ended, walked that the index has all that there
+	// is.
+	begun, walked bool
+	blobs         map[digest.Digest]blobUse
+	bytes         int64
 }
 
 // blobUse is what the index knows of a blob. Times are in nanoseconds since 1970.
@@ -150,16 +151,21 @@ func (v *evictor) added(dgst digest.Digest, size int64) {
 	}
 }
 
-// found notes a blob that the walk came by.
-func (v *evictor) found(dgst digest.Digest, info fs.FileInfo) {
+// listed notes a blob that the walk came by.
+func (v *evictor) listed(dgst digest.Digest, info fs.FileInfo) {
 	at := lastUse(info)
+	v.found(dgst, blobUse{size: info.Size(), last: at, marked: at})
+}
+
+// found notes a blob of before, unless it is known.
+func (v *evictor) found(dgst digest.Digest, use blobUse) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if _, ok := v.blobs[dgst]; ok {
 		return
 	}
-	v.blobs[dgst] = blobUse{size: info.Size(), last: at, marked: at}
-	v.bytes += info.Size()
+	v.blobs[dgst] = use
+	v.bytes += use.size
 }
 
 // totals returns how many blobs there are, and their bytes.
@@ -172,11 +178,12 @@ func (v *evictor) totals() (blobs int, bytes int64) {
 // run evicts until ctx ends. It begins with a walk.
 func (v *evictor) run(ctx context.Context, interval time.Duration) {
 	began := time.Now()
-	if err := v.store.walk(ctx, v.found); err != nil {
+	err := v.store.walk(ctx, v.listed)
+	if err != nil && ctx.Err() == nil {
 		v.log.Error("Cannot list all blobs", "error", err)
 	}
 	v.mu.Lock()
-	v.walked = true
+	v.begun, v.walked = true, err == nil
 	v.mu.Unlock()
 	blobs, bytes := v.totals()
 	v.log.Info("Listed the blobs of the volume", "blobs", blobs, "bytes", bytes, "seconds", time.Since(began).Seconds())
@@ -279,7 +286,7 @@ func (v *evictor) makeRoom(ctx context.Context, need int64) (removed int) {
 func (v *evictor) has(bytes int64) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.walked && v.bytes >= bytes
+	return v.begun && v.bytes >= bytes
 }
 
 // tooLarge says whether a blob of a size cannot be on the volume without being
@@ -339,6 +346,7 @@ func (v *evictor) evict(chosen candidate, reason string) bool {
 	removed, err := v.store.remove(chosen.digest)
 	if err != nil {
 		v.log.Error("Cannot evict a blob", "digest", chosen.digest.String(), "error", err)
+		v.found(chosen.digest, chosen.blobUse)
 	}
 	if !removed {
 		return false

@@ -232,7 +232,11 @@ func (f *flight) fetch(ctx context.Context) error {
 		return f.startUnstorable(d, err)
 	case err != nil:
 		return err
-	case f.engine.evictor.tooLarge(d.size) && d.offset == 0:
+	case f.engine.evictor.tooLarge(d.size):
+		if d.offset > 0 {
+			d.close()
+			d = nil
+		}
 		return errors.Join(f.startUnstorable(d, errTooLarge), file.Close(), os.Remove(file.Name()))
 	}
 	defer d.close()
@@ -327,8 +331,8 @@ func (f *flight) leave(file *os.File, d *download, why error) error {
 }
 
 // startUnstorable is for a volume on which there is no place for a spool: the
-// first client takes over the response, and each other goes to the upstream by
-// itself.
+// first client takes over the response, if it begins at the beginning, and each
+// other goes to the upstream by itself.
 func (f *flight) startUnstorable(d *download, cause error) error {
 	f.response = d
 	empty, err := os.Open(os.DevNull)

@@ -140,7 +140,8 @@ func (r *remote) current(rejected bool) *session {
 
 func (r *remote) newSession(credentials Credentials) *session {
 	// oras-go looks up the host of a token service before it asks it, to keep from
-	// addresses of the machine. Behind a proxy there need be no such look-up.
+	// addresses of the machine. Behind a proxy there need be no such look-up, and
+	// which addresses are reached is the proxy's business.
 	var blocked []netip.Prefix
 	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: r.base}); err == nil && proxy != nil {
 		blocked = []netip.Prefix{}

@@ -9,11 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -162,10 +162,9 @@ func (s *stored) sendTo(body io.ReaderFrom, part byteRange) (sent int64, err err
 		wanted := min(fileSize, part.length-sent)
 		n, err := body.ReadFrom(io.LimitReader(s.file, wanted))
 		sent += n
-		var unreadable *fs.PathError
 		switch {
-		case errors.As(err, &unreadable):
-			return sent, err
+		case errors.Is(err, syscall.EIO), errors.Is(err, syscall.ESTALE):
+			return sent, fmt.Errorf("read: %w", err)
 		case err != nil:
 			return sent, &clientError{err}
 		}

@@ -100,8 +100,10 @@ func (e *Engine) findTag(ctx context.Context, repository, tag string, known dige
 		}
 		if dgst != "" {
 			running, _ := e.beginManifest(repository, dgst)
-			_, err := running.wait(ctx)
-			return dgst, err
+			if _, err := running.wait(ctx); !isNotFound(err) {
+				return dgst, err
+			}
+			// That call may be older than the manifest.
 		}
 	}
 	fetched, err := e.fetchManifest(ctx, repository, tag, "")

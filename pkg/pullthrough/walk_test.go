@@ -111,7 +111,7 @@ func BenchmarkWalk(b *testing.B) {
 	for b.Loop() {
 		began := time.Now()
 		v := &evictor{store: s, log: slog.New(slog.DiscardHandler), blobs: map[digest.Digest]blobUse{}}
-		if err := s.walk(b.Context(), v.found); err != nil {
+		if err := s.walk(b.Context(), v.listed); err != nil {
 			b.Fatal(err)
 		}
 		if count, _ := v.totals(); count != blobs {
