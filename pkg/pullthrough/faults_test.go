@@ -586,9 +586,15 @@ func isClosed(channel <-chan struct{}) bool {
 
 func TestShortcutsThatFailAreNoReasonToFail(t *testing.T) {
 	const size = 20 << 20
-	for name, rest := range map[string]func(w http.ResponseWriter, content []byte){
-		"refused":   func(w http.ResponseWriter, _ []byte) { w.WriteHeader(http.StatusServiceUnavailable) },
-		"all of it": func(w http.ResponseWriter, content []byte) { _, _ = w.Write(content) },
+	for name, rest := range map[string]func(w http.ResponseWriter, content []byte, from int){
+		"refused":   func(w http.ResponseWriter, _ []byte, _ int) { w.WriteHeader(http.StatusServiceUnavailable) },
+		"all of it": func(w http.ResponseWriter, content []byte, _ int) { _, _ = w.Write(content) },
+		"cut again and again": func(w http.ResponseWriter, content []byte, from int) {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, size-1, size))
+			w.Header().Set("Content-Length", strconv.Itoa(size-from))
+			w.WriteHeader(http.StatusPartialContent)
+			cut(w, content[from:], 10)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
@@ -596,9 +602,12 @@ func TestShortcutsThatFailAreNoReasonToFail(t *testing.T) {
 			blob := source.add(size)
 			content := source.blobs[blob]
 			goOn := make(chan struct{})
+			var shortcuts atomic.Int64
 			source.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
-				if r.Header.Get("Range") != "" {
-					rest(w, content)
+				var from int
+				if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from); err == nil {
+					shortcuts.Add(1)
+					rest(w, content, from)
 					return true
 				}
 				w.Header().Set("Content-Length", strconv.Itoa(size))
@@ -617,8 +626,7 @@ func TestShortcutsThatFailAreNoReasonToFail(t *testing.T) {
 					ends <- end
 				}()
 			}
-			g.Eventually(func() int { return len(source.asked()) }, "5s").Should(BeNumerically(">", 0))
-			time.Sleep(1500 * time.Millisecond) // longer than they have patience
+			g.Eventually(shortcuts.Load, "10s").Should(BeNumerically(">=", cap(ends)), "all of them have tried")
 			close(goOn)
 			for range cap(ends) {
 				end := <-ends

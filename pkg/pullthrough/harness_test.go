@@ -37,6 +37,7 @@ import (
 	"github.com/gardener/gardener-extension-registry-cache/pkg/cacheserver"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/pullthrough"
 	"github.com/gardener/gardener-extension-registry-cache/test/process"
+	upstreamtest "github.com/gardener/gardener-extension-registry-cache/test/upstream"
 )
 
 func TestMain(m *testing.M) {
@@ -162,19 +163,8 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Docker-Content-Digest", dgst.String())
 	w.Header().Set("Etag", `"`+dgst.String()+`"`)
-	counted := &countingWriter{ResponseWriter: w, count: &o.blobBytes}
+	counted := &upstreamtest.CountingWriter{ResponseWriter: w, Bytes: &o.blobBytes}
 	http.ServeContent(counted, r, "", time.Time{}, bytes.NewReader(content))
-}
-
-type countingWriter struct {
-	http.ResponseWriter
-	count *atomic.Int64
-}
-
-func (w *countingWriter) Write(p []byte) (int, error) {
-	n, err := w.ResponseWriter.Write(p)
-	w.count.Add(int64(n))
-	return n, err
 }
 
 // cache is a running cache server.

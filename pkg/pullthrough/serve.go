@@ -152,8 +152,8 @@ func refuseRange(w http.ResponseWriter, size int64) error {
 }
 
 // sendTo has the kernel send a part of the file, if the connection is not
-// encrypted. That takes a fourth of the time that copying takes: see
-// test/bench/RESULTS.md.
+// encrypted. Measured by make bench, that takes 0.12 seconds of CPU for a GiB,
+// and copying with buffers of 64 KiB 0.41.
 func (s *stored) sendTo(body io.ReaderFrom, part byteRange) (sent int64, err error) {
 	if _, err := s.file.Seek(part.offset, io.SeekStart); err != nil {
 		return 0, err

@@ -453,6 +453,24 @@ func TestListingsThatFailAreNoReasonToLeaveManifestsAlone(t *testing.T) {
 	}
 }
 
+func TestAnOlderAnswerDoesNotRemoveATag(t *testing.T) {
+	g := NewWithT(t)
+	source := newOrigin(t)
+	source.tag("latest")
+	cache := newCache(t, source)
+	get(t, cache.url("manifests", "latest"))
+	pushed := source.tag("latest")
+	// As for who asked for it by digest before it was pushed.
+	source.misbehave(func(w http.ResponseWriter, r *http.Request) bool {
+		if filepath.Base(r.URL.Path) != pushed.String() {
+			return false
+		}
+		w.WriteHeader(http.StatusNotFound)
+		return true
+	})
+	g.Expect(get(t, cache.url("manifests", "latest")).digest()).To(Equal(pushed.String()))
+}
+
 func TestUpstreamsWithoutHead(t *testing.T) {
 	g := NewWithT(t)
 	source := newOrigin(t)

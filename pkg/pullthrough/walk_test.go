@@ -172,6 +172,27 @@ func TestLowerEndsAtTheLowWatermark(t *testing.T) {
 	g.Expect(v.lower(t.Context())).To(BeZero())
 }
 
+func TestABlobThatCannotBeEvictedStaysKnown(t *testing.T) {
+	g := NewWithT(t)
+	s, err := newStore(t.TempDir())
+	g.Expect(err).NotTo(HaveOccurred())
+	v := &evictor{store: s, metrics: newMetrics(), log: slog.New(slog.DiscardHandler), ttl: time.Nanosecond, blobs: map[digest.Digest]blobUse{}, wake: make(chan struct{}, 1), walked: true}
+	dgst := digest.FromString("x")
+	v.added(dgst, 1)
+	obstacle := filepath.Join(s.blobPath(dgst), "file")
+	g.Expect(os.MkdirAll(obstacle, 0o750)).To(Succeed())
+	g.Expect(v.expire(time.Now().Add(time.Second))).To(BeZero())
+	blobs, bytes := v.totals()
+	g.Expect(blobs).To(Equal(1))
+	g.Expect(bytes).To(BeEquivalentTo(1))
+
+	g.Expect(os.Remove(obstacle)).To(Succeed())
+	g.Expect(v.expire(time.Now().Add(time.Second))).To(Equal(1))
+	blobs, bytes = v.totals()
+	g.Expect(blobs).To(BeZero())
+	g.Expect(bytes).To(BeZero())
+}
+
 func TestUseIsWrittenRarely(t *testing.T) {
 	g := NewWithT(t)
 	s, err := newStore(t.TempDir())

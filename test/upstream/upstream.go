@@ -188,7 +188,7 @@ func (r *Registry) serve(w http.ResponseWriter, request *http.Request) {
 		r.heads.Add(1)
 	case request.Method == http.MethodGet && isBlob:
 		r.blobs.Add(1)
-		w = &countingWriter{ResponseWriter: w, count: &r.blobBytes}
+		w = &CountingWriter{ResponseWriter: w, Bytes: &r.blobBytes}
 	case request.Method == http.MethodGet && isManifest:
 		r.manifests.Add(1)
 	default:
@@ -197,19 +197,21 @@ func (r *Registry) serve(w http.ResponseWriter, request *http.Request) {
 	(*r.handler.Load()).ServeHTTP(w, request)
 }
 
-// countingWriter counts the bytes of a body.
-type countingWriter struct {
+// CountingWriter counts the bytes of a body.
+type CountingWriter struct {
 	http.ResponseWriter
-	count *atomic.Int64
+	// Bytes is what they are added to.
+	Bytes *atomic.Int64
 }
 
-func (w *countingWriter) Write(p []byte) (int, error) {
+// Write implements http.ResponseWriter.
+func (w *CountingWriter) Write(p []byte) (int, error) {
 	n, err := w.ResponseWriter.Write(p)
-	w.count.Add(int64(n))
+	w.Bytes.Add(int64(n))
 	return n, err
 }
 
 // Unwrap is for http.ResponseController.
-func (w *countingWriter) Unwrap() http.ResponseWriter {
+func (w *CountingWriter) Unwrap() http.ResponseWriter {
 	return w.ResponseWriter
 }
