@@ -137,15 +137,12 @@ func (f *flying) length() int64 {
 func (f *flying) readAt(ctx context.Context, p []byte, offset int64) (int, error) {
 	if f.rest == nil {
 		n, err := f.readSpool(ctx, p, offset)
-		if errors.Is(err, errFar) {
-			if f.divert(ctx, offset) == nil {
-				return f.rest.read(ctx, p)
-			}
+		switch {
+		case errors.Is(err, errFar) && f.divert(ctx, offset) != nil:
 			// There is no other way than to wait.
 			f.waits = true
-			n, err = f.flight.spool.readAt(ctx, p, offset)
-		}
-		if !errors.Is(err, errUnstorable) {
+			return f.readAt(ctx, p, offset)
+		case !errors.Is(err, errFar) && !errors.Is(err, errUnstorable):
 			return n, err
 		}
 	}
@@ -155,13 +152,16 @@ func (f *flying) readAt(ctx context.Context, p []byte, offset int64) (int, error
 		}
 	}
 	n, err := f.rest.read(ctx, p)
-	if err != nil && !errors.Is(err, io.EOF) && ctx.Err() == nil && !f.flight.spool.hasEnded() {
-		// The shortcut ends before its end, and the flight will come by.
-		f.rest.close()
-		f.rest, f.waits = nil, true
-		return f.flight.spool.readAt(ctx, p, offset)
+	if err == nil || errors.Is(err, io.EOF) || ctx.Err() != nil {
+		return n, err
 	}
-	return n, err
+	if _, hashed := f.flight.unstorable(); hashed != nil {
+		return n, err
+	}
+	// The shortcut ends before its end, and the flight comes by, or has.
+	f.rest.close()
+	f.rest, f.waits = nil, true
+	return f.readAt(ctx, p, offset)
 }
 
 // errFar says that a flight takes long to get to where a client wants to read.
