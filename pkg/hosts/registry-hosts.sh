@@ -13,8 +13,9 @@
 #
 # Only sh, coreutils and curl (7.75 or newer) can be relied on. All that is read
 # from files and answers is data: it is never evaluated and never split by the
-# shell. Programs are started only where builtins do not do, as this runs on
-# every node for ever.
+# shell. As this runs on every node for ever, programs are started only where
+# builtins do not do, and files are read only if they may have changed: some
+# shells read them byte by byte. The unit is restarted when a fragment changes.
 
 set -u
 umask 022
@@ -32,17 +33,27 @@ retry_interval=${REGISTRY_HOSTS_RETRY_INTERVAL:-2}
 marker='# Written by registry-hosts.service, which replaces and removes this file.'
 temporary=.hosts.toml.registry-hosts
 
+# Files are read anew after that many rounds, even if nothing says that they
+# have changed.
+rounds_between_reads=6
+
 nl='
 '
 # Sets of lines, each line between two line feeds. A host is known by its
 # fragment's path and first line: if what is to be probed changes, it is a new
 # host, of which nothing is known.
-hosts=$nl  # to be probed in this round
-live=$nl   # in hosts.toml
-failed=$nl # did not answer the last probe
-alien=$nl  # upstreams whose hosts.toml is not ours
+hosts=$nl     # to be probed
+live=$nl      # in hosts.toml
+failed=$nl    # did not answer the last probe
+published=$nl # upstreams that have a hosts.toml of ours
+alien=$nl     # upstreams whose hosts.toml is not ours
+bundles=$nl   # CA bundles of hosts
 notices=$nl
-retry=
+config=       # of curl, which probes all hosts
+names=        # of all fragments that have been read
+applied=      # what live was when hosts.toml files were last brought up to date
+rounds=0      # until files are read anew
+retry=        # set if the next round is to be soon
 sleeper=
 
 log() {
@@ -86,6 +97,7 @@ withdraw() {
     if rm -f -- "$certs/$1/hosts.toml"; then
       log "$1: removed hosts.toml, pulls are direct"
     else
+      applied=
       retry=yes
     fi
   fi
@@ -123,14 +135,15 @@ publish() {
   target=$certs/$1/hosts.toml
   if [ -e "$target" ] || [ -L "$target" ]; then
     if ! is_ours "$target"; then
-      case $alien in
+      case $was_alien in
         *"$nl$1$nl"*) ;;
         *) log "$1: left alone, as somebody else has written $target" ;;
       esac
-      aliens=$aliens$1$nl
+      alien=$alien$1$nl
       return 0
     fi
     if slurp "$target" && [ "$content" = "$2" ]; then
+      published=$published$1$nl
       return 0
     fi
   fi
@@ -139,42 +152,80 @@ publish() {
     printf '%s' "$2" >"$certs/$1/$temporary" &&
     { sync -- "$certs/$1/$temporary" 2>/dev/null || :; } &&
     mv -f -- "$certs/$1/$temporary" "$target"; then
+    published=$published$1$nl
     log "$1: wrote hosts.toml"
   else
     log "$1: cannot write hosts.toml"
     withdraw "$1"
+    applied=
     retry=yes
   fi
 }
 
-# collect sets hosts and the configuration of curl that probes them all, one
-# section a host.
+# all TEST LINES tells whether a test holds for each line of a set.
+all() {
+  rest=${2#"$nl"}
+  while [ -n "$rest" ]; do
+    "$1" "${rest%%"$nl"*}" || return 1
+    rest=${rest#*"$nl"}
+  done
+}
+
+is_readable() {
+  [ -r "$1" ]
+}
+
+is_published() {
+  is_ours "$certs/$1/hosts.toml"
+}
+
+# collect brings hosts, bundles and the configuration of curl up to date.
 collect() {
+  known=$names
+  names=
+  for fragment in "$sources"/*/00-server.toml "$sources"/*/10-cache.toml "$sources"/*/20-mirror-*.toml; do
+    names=$names$fragment$nl
+  done
+  rounds=$((rounds - 1))
+  if [ "$rounds" -gt 0 ] && [ "$names" = "$known" ] && all is_readable "$bundles"; then
+    return 0
+  fi
+  rounds=$rounds_between_reads
+  applied=
   hosts=$nl
+  bundles=$nl
   config=
   number=0
   for fragment in "$sources"/*/10-cache.toml "$sources"/*/20-mirror-*.toml; do
-    probe=
-    [ -f "$fragment" ] || continue
-    IFS= read -r probe 2>/dev/null <"$fragment" || continue
-    words=${probe#'# probe: '}
-    [ "$words" != "$probe" ] || continue
-    words=${words#* }
-    url=${words%% *}
-    ca=${words#* }
-    if [ "$ca" = - ]; then
-      cacert=
-    elif [ -r "$ca" ]; then
-      cacert="cacert = \"$ca\"$nl"
-    else
-      # containerd fails all pulls from an upstream of which it cannot read a CA,
-      # so there is no second chance.
-      log_once "$fragment: left out until $ca can be read"
-      retry=yes
-      continue
-    fi
-    hosts=$hosts$fragment$nl$probe$nl
-    config="${config}next
+    collect_host
+  done
+}
+
+# collect_host adds the host of a fragment.
+collect_host() {
+  probe=
+  [ -f "$fragment" ] || return 0
+  IFS= read -r probe 2>/dev/null <"$fragment" || return 0
+  words=${probe#'# probe: '}
+  [ "$words" != "$probe" ] || return 0
+  words=${words#* }
+  url=${words%% *}
+  ca=${words#* }
+  if [ "$ca" = - ]; then
+    cacert=
+  elif [ -r "$ca" ]; then
+    cacert="cacert = \"$ca\"$nl"
+    bundles=$bundles$ca$nl
+  else
+    # containerd fails all pulls from an upstream of which it cannot read a CA,
+    # so there is no second chance.
+    log_once "$fragment: left out until $ca can be read"
+    rounds=0
+    retry=yes
+    return 0
+  fi
+  hosts=$hosts$fragment$nl$probe$nl
+  config="${config}next
 url = \"$url\"
 ${cacert}globoff
 silent
@@ -186,8 +237,7 @@ user-agent = \"registry-hosts\"
 output = \"/dev/null\"
 write-out = \"$number %{http_code} %{exitcode} %{errormsg}\\n\"
 "
-    number=$((number + 1))
-  done
+  number=$((number + 1))
 }
 
 # ask sets answers to a line for each host: its number, the HTTP status, curl's
@@ -217,68 +267,91 @@ judge() {
   live=$nl
   failed=$nl
   number=0
-  while IFS= read -r fragment && IFS= read -r probe; do
-    host="$fragment $probe"
-    answer=${answers#*"$nl$number "}
-    [ "$answer" != "$answers" ] || answer='000 - no answer from curl'
-    answer=${answer%%"$nl"*}
+  rest=${hosts#"$nl"}
+  while [ -n "$rest" ]; do
+    fragment=${rest%%"$nl"*}
+    rest=${rest#*"$nl"}
+    probe=${rest%%"$nl"*}
+    rest=${rest#*"$nl"}
+    judge_host
     number=$((number + 1))
-    expected=${probe#'# probe: '}
-    url=${expected#* }
-    url=${url%% *}
-    case ${expected%% *}:$answer in
-      '200:200 0 '* | any:[1-9][0-9][0-9]' 0 '*)
-        live=$live$host$nl
-        case $was_live in
-          *"$nl$host$nl"*) ;;
-          *) log "$url: answers" ;;
-        esac
-        continue
-        ;;
-    esac
-    failed=$failed$host$nl
-    retry=yes
-    case $was_failed in
-      *"$nl$host$nl"*)
-        case $was_live in
-          *"$nl$host$nl"*) log "$url: still does not answer, withdrawn" ;;
-        esac
-        continue
-        ;;
-    esac
-    log "$url: does not answer as it should: $answer"
-    case $was_live in
-      *"$nl$host$nl"*) live=$live$host$nl ;;
-    esac
-  done <<END
-${hosts#"$nl"}
-END
+  done
+}
+
+# judge_host judges the host of a fragment and a probe, which has a number.
+judge_host() {
+  host="$fragment $probe"
+  answer=${answers#*"$nl$number "}
+  [ "$answer" != "$answers" ] || answer='000 - no answer from curl'
+  answer=${answer%%"$nl"*}
+  expected=${probe#'# probe: '}
+  url=${expected#* }
+  url=${url%% *}
+  case ${expected%% *}:$answer in
+    '200:200 0 '* | any:[1-9][0-9][0-9]' 0 '*)
+      live=$live$host$nl
+      case $was_live in
+        *"$nl$host$nl"*) ;;
+        *) log "$url: answers" ;;
+      esac
+      return 0
+      ;;
+  esac
+  failed=$failed$host$nl
+  retry=yes
+  case $was_failed in
+    *"$nl$host$nl"*)
+      case $was_live in
+        *"$nl$host$nl"*) log "$url: still does not answer, withdrawn" ;;
+      esac
+      return 0
+      ;;
+  esac
+  log "$url: does not answer as it should: $answer"
+  case $was_live in
+    *"$nl$host$nl"*) live=$live$host$nl ;;
+  esac
 }
 
 # apply makes the hosts.toml of each configured upstream hold its live hosts.
 apply() {
-  aliens=$nl
+  if [ "$live" = "$applied" ] && [ "$alien" = "$nl" ] && all is_published "$published"; then
+    return 0
+  fi
+  applied=$live
+  published=$nl
+  was_alien=$alien
+  alien=$nl
   for header in "$sources"/*/00-server.toml; do
     [ -f "$header" ] || continue
-    directory=${header%/*}
-    upstream=${directory##*/}
-    wanted=
-    for fragment in "$directory"/10-cache.toml "$directory"/20-mirror-*.toml; do
-      case $live in
-        *"$nl$fragment "*) slurp "$fragment" || continue ;;
-        *) continue ;;
-      esac
-      case $live in
-        *"$nl$fragment ${content%%"$nl"*}$nl"*) wanted=$wanted$content ;;
-      esac
-    done
-    if [ -n "$wanted" ] && slurp "$header" && [ "${content%%"$nl"*}" = "$marker" ]; then
-      publish "$upstream" "$content$wanted"
-    else
-      withdraw "$upstream"
-    fi
+    apply_upstream
   done
-  alien=$aliens
+}
+
+# apply_upstream does it for the upstream of a header.
+apply_upstream() {
+  directory=${header%/*}
+  upstream=${directory##*/}
+  wanted=
+  for fragment in "$directory"/10-cache.toml "$directory"/20-mirror-*.toml; do
+    case $live in
+      *"$nl$fragment "*) slurp "$fragment" || continue ;;
+      *) continue ;;
+    esac
+    case $live in
+      *"$nl$fragment ${content%%"$nl"*}$nl"*) wanted=$wanted$content ;;
+      *)
+        # It has changed since it was read.
+        rounds=0
+        retry=yes
+        ;;
+    esac
+  done
+  if [ -n "$wanted" ] && slurp "$header" && [ "${content%%"$nl"*}" = "$marker" ]; then
+    publish "$upstream" "$content$wanted"
+  else
+    withdraw "$upstream"
+  fi
 }
 
 stop() {
