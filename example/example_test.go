@@ -21,28 +21,41 @@ import (
 
 	configv1alpha1 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
 	configvalidation "github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/validation"
+	mirrorv1alpha1 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/mirror/v1alpha1"
+	mirrorvalidation "github.com/gardener/gardener-extension-registry-cache/pkg/apis/mirror/validation"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/validation"
 )
 
 func TestShoot(t *testing.T) {
 	g := NewWithT(t)
-	secret, shoot := readShoot(g)
+	secret, shoot := readShoot(g, "shoot.yaml")
 
-	config := decode(g, providerConfig(g, shoot))
+	config := decode(g, providerConfig(g, shoot, v1alpha3.ExtensionType))
 
 	g.Expect(validation.ValidateSecretReferences(config, shoot.Spec.Resources, nil)).To(BeEmpty())
-	g.Expect(shoot.Spec.Resources).To(HaveLen(1))
-	reference := shoot.Spec.Resources[0]
-	g.Expect(config.Caches).To(ContainElement(HaveField("SecretReferenceName", HaveValue(Equal(reference.Name)))))
-	g.Expect(reference.ResourceRef.Name).To(Equal(secret.Name))
-	g.Expect(secret.Namespace).To(Equal(shoot.Namespace))
-	g.Expect(validation.ValidateSecret(secret, nil, reference.Name)).To(BeEmpty())
+	reference := referenceTo(g, secret, shoot)
+	g.Expect(config.Caches).To(ContainElement(HaveField("SecretReferenceName", HaveValue(Equal(reference)))))
+	g.Expect(validation.ValidateSecret(secret, nil, reference)).To(BeEmpty())
+}
+
+func TestShootWithMirrors(t *testing.T) {
+	g := NewWithT(t)
+	secret, shoot := readShoot(g, "shoot-registry-mirror.yaml")
+
+	config, err := mirrorv1alpha1.Decode(providerConfig(g, shoot, mirrorv1alpha1.ExtensionType))
+
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(mirrorvalidation.ValidateMirrorConfig(config, nil)).To(BeEmpty())
+	g.Expect(mirrorvalidation.ValidateSecretReferences(config, shoot.Spec.Resources, nil)).To(BeEmpty())
+	reference := referenceTo(g, secret, shoot)
+	g.Expect(config.Mirrors[0].Hosts).To(ContainElement(HaveField("CABundleSecretReferenceName", HaveValue(Equal(reference)))))
+	g.Expect(mirrorvalidation.ValidateSecret(secret, nil, reference)).To(BeEmpty())
 }
 
 func TestExtensionIsWhatTheShootAsksFor(t *testing.T) {
 	g := NewWithT(t)
-	_, shoot := readShoot(g)
+	_, shoot := readShoot(g, "shoot.yaml")
 	extension := &extensionsv1alpha1.Extension{}
 	unmarshal(g, read(g, "extension.yaml"), extension)
 
@@ -51,7 +64,7 @@ func TestExtensionIsWhatTheShootAsksFor(t *testing.T) {
 	g.Expect(extension.Name).To(Equal(v1alpha3.ExtensionType))
 	g.Expect(extension.Spec.Type).To(Equal(v1alpha3.ExtensionType))
 	g.Expect(extension.Spec.ProviderConfig).NotTo(BeNil())
-	g.Expect(decode(g, extension.Spec.ProviderConfig.Raw)).To(Equal(decode(g, providerConfig(g, shoot))))
+	g.Expect(decode(g, extension.Spec.ProviderConfig.Raw)).To(Equal(decode(g, providerConfig(g, shoot, v1alpha3.ExtensionType))))
 }
 
 func TestDemoIsOneShoot(t *testing.T) {
@@ -69,7 +82,7 @@ func TestDemoIsOneShoot(t *testing.T) {
 	g.Expect(extension.Name).To(Equal(v1alpha3.ExtensionType))
 	g.Expect(extension.Spec.Type).To(Equal(v1alpha3.ExtensionType))
 	g.Expect(extension.Spec.ProviderConfig).NotTo(BeNil())
-	g.Expect(decode(g, extension.Spec.ProviderConfig.Raw)).To(Equal(decode(g, providerConfig(g, shoot))))
+	g.Expect(decode(g, extension.Spec.ProviderConfig.Raw)).To(Equal(decode(g, providerConfig(g, shoot, v1alpha3.ExtensionType))))
 	g.Expect(osc.Spec.Purpose).To(Equal(extensionsv1alpha1.OperatingSystemConfigPurposeReconcile))
 }
 
@@ -81,10 +94,10 @@ func TestCacheConfiguration(t *testing.T) {
 	g.Expect(configvalidation.ValidateCacheConfiguration(config)).To(BeEmpty())
 }
 
-// readShoot returns both documents of shoot.yaml, the Secret as an API server
-// stores it.
-func readShoot(g *WithT) (*corev1.Secret, *gardencorev1beta1.Shoot) {
-	documents := bytes.Split(read(g, "shoot.yaml"), []byte("\n---\n"))
+// readShoot returns both documents of a file, the Secret as an API server stores
+// it.
+func readShoot(g *WithT, name string) (*corev1.Secret, *gardencorev1beta1.Shoot) {
+	documents := bytes.Split(read(g, name), []byte("\n---\n"))
 	g.Expect(documents).To(HaveLen(2))
 
 	secret := &corev1.Secret{}
@@ -102,10 +115,18 @@ func readShoot(g *WithT) (*corev1.Secret, *gardencorev1beta1.Shoot) {
 	return secret, shoot
 }
 
-func providerConfig(g *WithT, shoot *gardencorev1beta1.Shoot) []byte {
+// referenceTo returns the name by which a Shoot's configuration refers to its
+// Secret.
+func referenceTo(g *WithT, secret *corev1.Secret, shoot *gardencorev1beta1.Shoot) string {
+	g.Expect(secret.Namespace).To(Equal(shoot.Namespace))
+	g.Expect(shoot.Spec.Resources).To(ConsistOf(HaveField("ResourceRef.Name", secret.Name)))
+	return shoot.Spec.Resources[0].Name
+}
+
+func providerConfig(g *WithT, shoot *gardencorev1beta1.Shoot, extensionType string) []byte {
 	g.Expect(shoot.Spec.Extensions).To(HaveLen(1))
 	extension := shoot.Spec.Extensions[0]
-	g.Expect(extension.Type).To(Equal(v1alpha3.ExtensionType))
+	g.Expect(extension.Type).To(Equal(extensionType))
 	g.Expect(extension.ProviderConfig).NotTo(BeNil())
 	return extension.ProviderConfig.Raw
 }

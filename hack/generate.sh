@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 module=github.com/gardener/gardener-extension-registry-cache
-apis=(./pkg/apis/config/v1alpha1 ./pkg/apis/registry/v1alpha3)
+apis=(./pkg/apis/config/v1alpha1 ./pkg/apis/mirror/v1alpha1 ./pkg/apis/registry/v1alpha3)
 
 { read -r controller_gen; read -r defaulter_gen; read -r crd_ref_docs; } < <(hack/tool.sh controller-gen defaulter-gen crd-ref-docs)
 
@@ -16,4 +16,4 @@ apis=(./pkg/apis/config/v1alpha1 ./pkg/apis/registry/v1alpha3)
 "$defaulter_gen" --go-header-file hack/boilerplate.go.txt --output-file zz_generated.defaults.go "${apis[@]/#\.\//$module/}"
 
 "$crd_ref_docs" --log-level ERROR --config hack/api-reference.yaml --renderer markdown \
-  --source-path pkg/apis/registry/v1alpha3 --output-path docs/usage/api-reference.md
+  --source-path pkg/apis --output-path docs/usage/api-reference.md

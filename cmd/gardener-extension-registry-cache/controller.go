@@ -94,11 +94,15 @@ func newControllerOptions() *controllerOptions {
 	}
 	o.controllers = controllercmd.NewSwitchOptions(
 		controllercmd.Switch(controller.CacheControllerName, o.addCacheController),
+		controllercmd.Switch(controller.MirrorControllerName, o.addMirrorController),
 		controllercmd.Switch(heartbeat.ControllerName, o.addHeartbeat),
 	)
 	o.webhooks = webhookcmd.NewAddToManagerOptions(shortName, "", nil, o.general,
 		&webhookcmd.ServerOptions{Namespace: os.Getenv("WEBHOOK_CONFIG_NAMESPACE")},
-		webhookcmd.NewSwitchOptions(webhookcmd.Switch(webhook.Name, webhook.New)),
+		webhookcmd.NewSwitchOptions(
+			webhookcmd.Switch(webhook.CacheName, webhook.NewCacheWebhook),
+			webhookcmd.Switch(webhook.MirrorName, webhook.NewMirrorWebhook),
+		),
 	)
 	o.all = controllercmd.NewOptionAggregator(
 		o.rest, o.manager, o.general, o.reconciler, o.controller, o.controllers,
@@ -166,12 +170,19 @@ func (o *controllerOptions) addCacheController(ctx context.Context, mgr manager.
 	if err != nil {
 		return err
 	}
-	return controller.AddToManager(ctx, mgr, controller.Options{
+	return controller.AddCachesToManager(ctx, mgr, images, o.extensionControllerOptions())
+}
+
+func (o *controllerOptions) addMirrorController(ctx context.Context, mgr manager.Manager) error {
+	return controller.AddMirrorsToManager(ctx, mgr, o.extensionControllerOptions())
+}
+
+func (o *controllerOptions) extensionControllerOptions() controller.Options {
+	return controller.Options{
 		Controller:                o.controller.Completed().Options(),
 		IgnoreOperationAnnotation: o.reconciler.Completed().IgnoreOperationAnnotation,
 		ExtensionClasses:          o.general.Completed().ExtensionClasses,
-		Images:                    images,
-	})
+	}
 }
 
 func (o *controllerOptions) addHeartbeat(_ context.Context, mgr manager.Manager) error {

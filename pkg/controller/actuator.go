@@ -6,14 +6,12 @@ package controller
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/go-logr/logr"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	extensionscontroller "github.com/gardener/gardener/extensions/pkg/controller"
 	"github.com/gardener/gardener/extensions/pkg/controller/extension"
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 	"github.com/gardener/gardener/pkg/utils/imagevector"
@@ -44,13 +42,9 @@ func NewCacheActuator(c client.Client, reader client.Reader, shootReader ShootRe
 // leaves what is deployed as it is. It waits for no pod: a new Shoot has no node
 // before its Extensions are ready.
 func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension) error {
-	cluster, err := extensionscontroller.GetCluster(ctx, a.client, ex.Namespace)
-	if err != nil {
-		return fmt.Errorf("read Cluster %s: %w", ex.Namespace, err)
-	}
-	if extensionscontroller.IsHibernated(cluster) {
-		log.Info("Shoot is hibernated, its caches are left as they are")
-		return nil
+	cluster, err := readAwakeCluster(ctx, log, a.client, ex.Namespace)
+	if err != nil || cluster == nil {
+		return err
 	}
 
 	inputs, err := a.readInputs(ctx, ex, cluster)

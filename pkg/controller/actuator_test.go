@@ -125,9 +125,9 @@ func TestDeleteRemovesCertificates(t *testing.T) {
 	g.Expect(c.Get(t.Context(), client.ObjectKeyFromObject(gardenlets), gardenlets)).To(Succeed())
 }
 
-func TestAddToManagerWantsAnImageVector(t *testing.T) {
+func TestAddCachesToManagerWantsAnImageVector(t *testing.T) {
 	g := NewWithT(t)
-	g.Expect(controller.AddToManager(t.Context(), nil, controller.Options{})).To(MatchError(ContainSubstring("no image vector")))
+	g.Expect(controller.AddCachesToManager(t.Context(), nil, nil, controller.Options{})).To(MatchError(ContainSubstring("no image vector")))
 }
 
 func newSeed(g *WithT, change func(*gardencorev1beta1.Shoot), funcs interceptor.Funcs) client.WithWatch {

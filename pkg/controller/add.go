@@ -5,7 +5,8 @@
 // Package controller reconciles Extension resources: it reads what a cache is
 // made from, has package resources say what its objects look like, writes them
 // as ManagedResources and publishes in the Extension's status where containerd
-// finds the caches. Nodes are the business of package webhook.
+// finds the caches. Of mirrors it only says what is wrong with them. Nodes are
+// the business of package webhook.
 package controller
 
 import (
@@ -21,13 +22,19 @@ import (
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 	"github.com/gardener/gardener/pkg/utils/imagevector"
 
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/mirror/v1alpha1"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
 )
 
-// CacheControllerName is the name of the controller of registry-cache Extensions.
-const CacheControllerName = "registry-cache"
+// Names of the controllers, by which they can be disabled.
+const (
+	// CacheControllerName is the name of the controller of registry-cache Extensions.
+	CacheControllerName = "registry-cache"
+	// MirrorControllerName is the name of the controller of registry-mirror Extensions.
+	MirrorControllerName = "registry-mirror"
+)
 
-// Options configure the controllers.
+// Options configure a controller.
 type Options struct {
 	// Controller are the options of controller-runtime.
 	Controller controller.Options
@@ -37,26 +44,37 @@ type Options struct {
 	// ExtensionClasses are the classes of Extensions to be reconciled. Empty:
 	// those of Shoots.
 	ExtensionClasses []extensionsv1alpha1.ExtensionClass
-	// Images is the image vector that knows the cache server's image. Required.
-	Images imagevector.ImageVector
 }
 
-// AddToManager adds the controllers to a manager.
-func AddToManager(ctx context.Context, mgr manager.Manager, options Options) error {
-	if len(options.Images) == 0 {
+// AddCachesToManager adds the controller of registry-cache Extensions to a
+// manager. The image vector has to know the cache server's image.
+func AddCachesToManager(ctx context.Context, mgr manager.Manager, images imagevector.ImageVector, options Options) error {
+	if len(images) == 0 {
 		return fmt.Errorf("add controller %s: no image vector given", CacheControllerName)
 	}
+	actuator := NewCacheActuator(mgr.GetClient(), mgr.GetAPIReader(), ShootReader, clock.RealClock{}, images)
+	return add(ctx, mgr, CacheControllerName, v1alpha3.ExtensionType, actuator, options)
+}
+
+// AddMirrorsToManager adds the controller of registry-mirror Extensions to a
+// manager.
+func AddMirrorsToManager(ctx context.Context, mgr manager.Manager, options Options) error {
+	return add(ctx, mgr, MirrorControllerName, v1alpha1.ExtensionType, NewMirrorActuator(mgr.GetClient()), options)
+}
+
+// add adds a controller of the Extensions of one type to a manager.
+func add(ctx context.Context, mgr manager.Manager, name, extensionType string, actuator extension.Actuator, options Options) error {
 	if err := extension.Add(mgr, extension.AddArgs{
-		Actuator:                  NewCacheActuator(mgr.GetClient(), mgr.GetAPIReader(), ShootReader, clock.RealClock{}, options.Images),
-		Name:                      CacheControllerName,
-		FinalizerSuffix:           v1alpha3.ExtensionType,
-		Type:                      v1alpha3.ExtensionType,
+		Actuator:                  actuator,
+		Name:                      name,
+		FinalizerSuffix:           extensionType,
+		Type:                      extensionType,
 		ControllerOptions:         options.Controller,
 		Predicates:                extension.DefaultPredicates(ctx, mgr, options.IgnoreOperationAnnotation),
 		IgnoreOperationAnnotation: options.IgnoreOperationAnnotation,
 		ExtensionClasses:          options.ExtensionClasses,
 	}); err != nil {
-		return fmt.Errorf("add controller %s: %w", CacheControllerName, err)
+		return fmt.Errorf("add controller %s: %w", name, err)
 	}
 	return nil
 }

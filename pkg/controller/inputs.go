@@ -9,9 +9,7 @@ import (
 	"fmt"
 
 	"github.com/Masterminds/semver/v3"
-	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	extensionscontroller "github.com/gardener/gardener/extensions/pkg/controller"
@@ -41,7 +39,7 @@ type inputs struct {
 
 func (a *cacheActuator) readInputs(ctx context.Context, ex *extensionsv1alpha1.Extension, cluster *extensionscontroller.Cluster) (*inputs, error) {
 	fldPath := field.NewPath("spec", "providerConfig")
-	config, err := decodeConfig(ex, fldPath)
+	config, err := decodeConfig(ex, fldPath, v1alpha3.Decode, validation.ValidateRegistryConfig)
 	if err != nil {
 		return nil, err
 	}
@@ -66,23 +64,7 @@ func (a *cacheActuator) readInputs(ctx context.Context, ex *extensionsv1alpha1.E
 	}, nil
 }
 
-func decodeConfig(ex *extensionsv1alpha1.Extension, fldPath *field.Path) (*v1alpha3.RegistryConfig, error) {
-	var raw []byte
-	if ex.Spec.ProviderConfig != nil {
-		raw = ex.Spec.ProviderConfig.Raw
-	}
-	config, err := v1alpha3.Decode(raw)
-	if err != nil {
-		return nil, configurationProblem(fmt.Errorf("%s: %w", fldPath, err))
-	}
-	if errs := validation.ValidateRegistryConfig(config, fldPath); len(errs) > 0 {
-		return nil, configurationProblem(errs.ToAggregate())
-	}
-	return config, nil
-}
-
-// readCredentials reads the Secrets that the configuration refers to. gardenlet
-// copies them into the Shoot's namespace in the Seed.
+// readCredentials reads the Secrets that the configuration refers to.
 func (a *cacheActuator) readCredentials(
 	ctx context.Context,
 	namespace string,
@@ -103,44 +85,14 @@ func (a *cacheActuator) readCredentials(
 			continue
 		}
 		path := fldPath.Child("caches").Index(i).Child("secretReferenceName")
-		reference := v1beta1helper.GetResourceByName(references, *cache.SecretReferenceName)
-		secret, err := a.readReferencedSecret(ctx, namespace, &reference.ResourceRef, path)
+		data, err := readReferencedSecret(ctx, a.client, namespace, references, *cache.SecretReferenceName, path, validation.ValidateSecretData)
 		if err != nil {
 			return nil, err
 		}
-		if errs := validation.ValidateSecretData(secret.Data, path, *cache.SecretReferenceName, reference.ResourceRef.Name); len(errs) > 0 {
-			return nil, configurationProblem(errs.ToAggregate())
-		}
 		credentials[cache.Upstream] = &resources.Credentials{
-			Username: secret.Data[corev1.BasicAuthUsernameKey],
-			Password: secret.Data[corev1.BasicAuthPasswordKey],
+			Username: data[corev1.BasicAuthUsernameKey],
+			Password: data[corev1.BasicAuthPasswordKey],
 		}
 	}
 	return credentials, nil
-}
-
-func (a *cacheActuator) readReferencedSecret(
-	ctx context.Context,
-	namespace string,
-	reference *autoscalingv1.CrossVersionObjectReference,
-	fldPath *field.Path,
-) (
-	*corev1.Secret,
-	error,
-) {
-	secret := &corev1.Secret{}
-	err := extensionscontroller.GetObjectByReference(ctx, a.client, reference, namespace, secret)
-	if apierrors.IsNotFound(err) {
-		return nil, configurationProblem(fmt.Errorf("%s: Secret %q does not exist: %w", fldPath, reference.Name, err))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: read Secret %q: %w", fldPath, reference.Name, err)
-	}
-	return secret, nil
-}
-
-// configurationProblem marks an error as one that the Shoot's owner has to
-// mend, so that Gardener does not retry it as its own.
-func configurationProblem(err error) error {
-	return v1beta1helper.NewErrorWithCodes(err, gardencorev1beta1.ErrorConfigurationProblem)
 }

@@ -11,11 +11,12 @@
 #   sh registry-hosts.sh            runs until it is told to stop
 #   sh registry-hosts.sh withdraw   only removes what an earlier run left
 #
-# Only sh, coreutils and curl (7.75 or newer) can be relied on. All that is read
-# from files and answers is data: it is never evaluated and never split by the
-# shell. As this runs on every node for ever, programs are started only where
-# builtins do not do, and files are read only if they may have changed: some
-# shells read them byte by byte. The unit is restarted when a fragment changes.
+# Only sh, coreutils and curl (7.75 or newer) can be relied on; ss is used if it
+# is there. All that is read from files and answers is data: it is never evaluated
+# and never split by the shell. As this runs on every node for ever, programs are
+# started only where builtins do not do, and files are read only if they may have
+# changed: some shells read them byte by byte. The unit is restarted when a
+# fragment changes.
 
 set -u
 umask 022
@@ -46,6 +47,7 @@ hosts=$nl     # to be probed
 live=$nl      # in hosts.toml
 failed=$nl    # did not answer the last probe
 published=$nl # upstreams that have a hosts.toml of ours
+silent=$nl    # URLs of hosts just withdrawn from which nothing comes
 alien=$nl     # upstreams whose hosts.toml is not ours
 bundles=$nl   # CA bundles of hosts
 notices=$nl
@@ -214,7 +216,9 @@ collect_host() {
   if [ "$ca" = - ]; then
     cacert=
   elif [ -r "$ca" ]; then
-    cacert="cacert = \"$ca\"$nl"
+    # Besides what the node trusts, which is there on all that Gardener runs on: as
+    # containerd does.
+    cacert="cacert = \"$ca\"${nl}capath = \"/etc/ssl/certs\"$nl"
     bundles=$bundles$ca$nl
   else
     # containerd fails all pulls from an upstream of which it cannot read a CA,
@@ -266,6 +270,7 @@ judge() {
   was_failed=$failed
   live=$nl
   failed=$nl
+  silent=$nl
   number=0
   rest=${hosts#"$nl"}
   while [ -n "$rest" ]; do
@@ -302,7 +307,12 @@ judge_host() {
   case $was_failed in
     *"$nl$host$nl"*)
       case $was_live in
-        *"$nl$host$nl"*) log "$url: still does not answer, withdrawn" ;;
+        *"$nl$host$nl"*)
+          log "$url: still does not answer, withdrawn"
+          case ${answer#* } in
+            '28 '*) silent=$silent$url$nl ;; # curl timed out
+          esac
+          ;;
       esac
       return 0
       ;;
@@ -354,6 +364,26 @@ apply_upstream() {
   fi
 }
 
+# hang_up ends connections to the host of a URL, from which nothing comes any
+# more: containerd waits for minutes for what it has asked for there. It does so
+# only for an address with a port, as every cache has, and needs ss and a kernel
+# that can do it.
+hang_up() {
+  authority=${1#*://}
+  authority=${authority%%/*}
+  case $authority in
+    '['*']:'*) ;;
+    *[!0-9.:]*) return 0 ;; # a name
+    *:*) ;;
+    *) return 0 ;;
+  esac
+  command -v ss >/dev/null || return 0
+  ended=$(ss --no-header --numeric --tcp --kill dst "$authority" 2>/dev/null) || return 0
+  if [ -n "$ended" ]; then
+    log "$1: ended connections to it"
+  fi
+}
+
 stop() {
   trap '' TERM INT HUP
   [ -z "$sleeper" ] || kill "$sleeper" 2>/dev/null
@@ -383,6 +413,7 @@ while :; do
   ask
   judge
   apply
+  all hang_up "$silent"
   # In the background, as a trap waits for a program in the foreground.
   if [ -n "$retry" ]; then
     sleep "$retry_interval" &

@@ -297,6 +297,46 @@ func TestScriptForgivesOneFailure(t *testing.T) {
 	})
 }
 
+// TestScriptHangsUp is about what is asked of ss; that it does so to containerd
+// is for the tests on nodes.
+func TestScriptHangsUp(t *testing.T) {
+	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	fail := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }
+	forEachShell(t, func(t *testing.T, shell string) {
+		hanging, failing, named := newServer(t, "127.0.0.1", nil), newServer(t, "127.0.0.1", nil), newServer(t, "127.0.0.1", nil)
+		v6 := newServer(t, "::1", nil)
+		byName := cacheOf("named.io", named, nil)
+		byName.Hosts[0].URL = strings.Replace(named.url, "127.0.0.1", "localhost", 1)
+		n := newNode(t, shell, cacheOf("hanging.io", hanging, nil), cacheOf("failing.io", failing, nil), cacheOf("v6.io", v6, nil), byName)
+		calls := filepath.Join(t.TempDir(), "calls")
+		programs := filepath.Dir(calls)
+		fake := fmt.Sprintf("#!/bin/sh\necho \"$@\" >>'%s'\necho x\n", calls)
+		n.Expect(os.WriteFile(filepath.Join(programs, "ss"), []byte(fake), 0o700)).To(Succeed())
+		n.environment = append(n.environment, "PATH="+programs+":"+os.Getenv("PATH"))
+		n.start()
+		for _, upstream := range []string{"hanging.io", "failing.io", "v6.io", "named.io"} {
+			n.Eventually(n.published(upstream)).ShouldNot(BeEmpty())
+		}
+
+		hanging.answer(hang)
+		failing.answer(fail)
+		named.answer(hang)
+		v6.answer(hang)
+		for _, upstream := range []string{"hanging.io", "failing.io", "v6.io", "named.io"} {
+			n.Eventually(n.published(upstream)).Should(BeEmpty())
+		}
+		n.Eventually(n.logged).Should(And(
+			ContainSubstring(hanging.url+"/v2/: ended connections to it"), ContainSubstring(v6.url+"/v2/: ended connections to it")))
+		n.settle(failing)
+		content, err := os.ReadFile(calls)
+		n.Expect(err).NotTo(HaveOccurred())
+		n.Expect(strings.Split(strings.TrimSpace(string(content)), "\n")).To(ConsistOf(
+			"--no-header --numeric --tcp --kill dst "+hanging.address,
+			"--no-header --numeric --tcp --kill dst "+v6.address,
+		), "once each, and only to addresses that are silent")
+	})
+}
+
 func TestScriptWritesNothingTwice(t *testing.T) {
 	forEachShell(t, func(t *testing.T, shell string) {
 		s := newServer(t, "127.0.0.1", nil)

@@ -30,16 +30,18 @@ func TestUnitSaysWhatMatters(t *testing.T) {
 		}
 	}
 	for key, value := range map[string]string{
-		"[Unit]After":                 "containerd.service",
-		"[Service]ExecStart":          "/bin/sh " + Directory + "/" + scriptName,
-		"[Service]ExecStopPost":       "/bin/sh " + Directory + "/" + scriptName + " withdraw",
-		"[Service]Restart":            "always",
-		"[Service]ReadWritePaths":     "/etc/containerd/certs.d",
-		"[Service]ProtectSystem":      "strict",
-		"[Service]NoNewPrivileges":    "yes",
-		"[Install]WantedBy":           "multi-user.target",
-		"[Unit]StartLimitIntervalSec": "0",
-		"[Unit]ConditionPathExists":   "!/etc/containerd/registry-hosts-off",
+		"[Unit]After":              "containerd.service",
+		"[Service]ExecStart":       "/bin/sh " + Directory + "/" + scriptName,
+		"[Service]ExecStopPost":    "/bin/sh " + Directory + "/" + scriptName + " withdraw",
+		"[Service]Restart":         "always",
+		"[Service]ReadWritePaths":  "/etc/containerd/certs.d",
+		"[Service]ProtectSystem":   "strict",
+		"[Service]NoNewPrivileges": "yes",
+
+		"[Service]CapabilityBoundingSet": "CAP_NET_ADMIN",
+		"[Install]WantedBy":              "multi-user.target",
+		"[Unit]StartLimitIntervalSec":    "0",
+		"[Unit]ConditionPathExists":      "!/etc/containerd/registry-hosts-off",
 	} {
 		g.Expect(settings).To(HaveKeyWithValue(key, value))
 	}

@@ -32,8 +32,8 @@ func NewMutator(reader client.Reader, log logr.Logger) extensionswebhook.Mutator
 	return &mutator{reader: reader, log: log}
 }
 
-// Mutate adds what makes a node pull through the Shoot's caches. What keeps it
-// from knowing the caches is logged and not returned: it must not stop the
+// Mutate adds what makes a node pull through the Shoot's caches and mirrors. What
+// keeps it from knowing them is logged and not returned: it must not stop the
 // Shoot's reconciliation. Nodes then keep what they have.
 func (m *mutator) Mutate(ctx context.Context, newObj, oldObj client.Object) error {
 	osc, ok := newObj.(*extensionsv1alpha1.OperatingSystemConfig)
@@ -52,12 +52,15 @@ func (m *mutator) Mutate(ctx context.Context, newObj, oldObj client.Object) erro
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	log := m.log.WithValues("operatingSystemConfig", client.ObjectKeyFromObject(osc))
-	caches, err := m.readCaches(ctx, osc.Namespace)
-	if err == nil {
-		err = configure(log, osc, caches)
+	registries, err := m.readRegistries(ctx, osc.Namespace)
+	if err == nil || (len(registries) > 0 && (old == nil || !hasUnit(old))) {
+		if err != nil {
+			log.Error(err, "Could not read all caches and mirrors, nodes get those that are known")
+		}
+		err = configure(log, osc, registries)
 	}
 	if err != nil {
-		log.Error(err, "Could not configure the caches, nodes keep what they have")
+		log.Error(err, "Could not configure the caches and mirrors, nodes keep what they have")
 		keep(osc, old)
 	}
 	return nil

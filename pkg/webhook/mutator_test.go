@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-logr/logr"
 	. "github.com/onsi/gomega"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -27,6 +28,7 @@ import (
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 	secretsutils "github.com/gardener/gardener/pkg/utils/secrets"
 
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/mirror/v1alpha1"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/hosts"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/webhook"
@@ -37,6 +39,7 @@ const namespace = "shoot--foo--bar"
 var (
 	caBundle  = newCA("cache")
 	foreignCA = newCA("foreign")
+	mirrorCA  = newCA("mirror")
 )
 
 func newCA(name string) string {
@@ -235,19 +238,101 @@ func TestMutateTakesOverEntriesOfOthers(t *testing.T) {
 	})
 }
 
+func TestMutateAddsMirrors(t *testing.T) {
+	t.Run("after the cache and before the entries of others", func(t *testing.T) {
+		g := NewWithT(t)
+		osc := newOSC(foreignEntry("docker.io", nil), foreignEntry("quay.io", nil))
+
+		mutate(g, seed{mirrors: mirrors}.client(g), osc, nil)
+
+		g.Expect(osc.Spec.CRIConfig.Containerd.Registries).To(BeEmpty())
+		for file, want := range map[string][]string{
+			"docker.io/00-server.toml":    {"https://registry-1.docker.io"},
+			"docker.io/10-cache.toml":     {"https://10.4.1.1:5000"},
+			"docker.io/20-mirror-01.toml": {"http://first.example.com", "'pull', 'resolve'"},
+			"docker.io/20-mirror-02.toml": {"https://second.example.com/path", "'pull'", "override_path = true", "ca = "},
+			"docker.io/20-mirror-03.toml": {"https://mirror.docker.io"},
+			"ghcr.io/10-cache.toml":       {"http://10.4.1.2:5000"},
+			"quay.io/20-mirror-01.toml":   {"https://third.example.com", "'pull'"},
+			"quay.io/20-mirror-02.toml":   {"https://mirror.quay.io"},
+		} {
+			for _, part := range want {
+				g.Expect(fileOf(osc, hosts.Directory+"/"+file)).To(ContainSubstring(part), file)
+			}
+		}
+		g.Expect(fileOf(osc, hosts.Directory+"/quay.io/00-server.toml")).NotTo(ContainSubstring("server ="), "containerd knows")
+		g.Expect(allFiles(osc)).To(And(ContainSubstring(caBundle), ContainSubstring(mirrorCA)))
+	})
+
+	t.Run("without caches", func(t *testing.T) {
+		g := NewWithT(t)
+		osc := newOSC()
+
+		mutate(g, seed{noExtension: true, mirrors: mirrors}.client(g), osc, nil)
+
+		g.Expect(unitsOf(osc)).To(ContainElement(hosts.UnitName))
+		g.Expect(fileOf(osc, hosts.Directory+"/docker.io/20-mirror-01.toml")).To(ContainSubstring("http://first.example.com"))
+		g.Expect(osc.Spec.Files).To(HaveEach(HaveField("Path", Not(ContainSubstring("10-cache")))))
+	})
+
+	t.Run("without those whose Secret is missing", func(t *testing.T) {
+		g := NewWithT(t)
+		osc := newOSC()
+		broken := seed{mirrors: mirrors, noMirrorCA: true}.client(g)
+
+		mutate(g, broken, osc, nil)
+
+		g.Expect(fileOf(osc, hosts.Directory+"/docker.io/10-cache.toml")).NotTo(BeEmpty(), "its cache does not depend on it")
+		g.Expect(allFiles(osc)).NotTo(Or(ContainSubstring("first.example.com"), ContainSubstring("second.example.com")))
+		g.Expect(fileOf(osc, hosts.Directory+"/quay.io/20-mirror-01.toml")).NotTo(BeEmpty())
+
+		old := newOSC()
+		mutate(g, seed{mirrors: mirrors}.client(g), old, nil)
+		osc = newOSC()
+		mutate(g, broken, osc, old.DeepCopy())
+		g.Expect(osc.Spec).To(Equal(old.Spec), "nodes that had them keep them")
+	})
+
+	t.Run("and nothing of what cannot be read", func(t *testing.T) {
+		for name, raw := range map[string]string{"nothing": "", "foreign": `{"apiVersion":"v1","kind":"Foo"}`} {
+			g := NewWithT(t)
+			osc, want := newOSC(), newOSC()
+
+			mutate(g, seed{mirrors: raw, emptyMirrors: raw == ""}.client(g), osc, nil)
+
+			mutate(g, seed{}.client(g), want, nil)
+			g.Expect(osc.Spec).To(Equal(want.Spec), name)
+		}
+	})
+}
+
+// mirrors has several mirrors of an upstream with a cache, and one of another.
+const mirrors = `{"apiVersion":"mirror.extensions.gardener.cloud/v1alpha1","kind":"MirrorConfig","mirrors":[
+	{"upstream":"docker.io","hosts":[
+		{"host":"http://first.example.com","capabilities":["resolve","pull"]},
+		{"host":"https://second.example.com/path","caBundleSecretReferenceName":"mirror-ca","overridePath":true}]},
+	{"upstream":"quay.io","hosts":[{"host":"https://third.example.com"}]}]}`
+
 // seed is what the webhook finds in the Seed: two caches, one with TLS, unless
 // said otherwise.
 type seed struct {
 	noExtension, noStatus, noCA, noCluster bool
 	status                                 string
-	shoot                                  func(*gardencorev1beta1.Shoot)
-	readError                              error
+	// mirrors configure an Extension of that type; there is none without them,
+	// unless emptyMirrors.
+	mirrors                  string
+	emptyMirrors, noMirrorCA bool
+	shoot                    func(*gardencorev1beta1.Shoot)
+	readError                error
 }
 
 func (s seed) client(g *WithT) client.Client {
 	shoot := &gardencorev1beta1.Shoot{
 		TypeMeta: metav1.TypeMeta{APIVersion: gardencorev1beta1.SchemeGroupVersion.String(), Kind: "Shoot"},
 	}
+	shoot.Spec.Resources = []gardencorev1beta1.NamedResourceReference{{
+		Name: "mirror-ca", ResourceRef: autoscalingv1.CrossVersionObjectReference{APIVersion: "v1", Kind: "Secret", Name: "mirror-ca-1"},
+	}}
 	if s.shoot != nil {
 		s.shoot(shoot)
 	}
@@ -272,6 +357,19 @@ func (s seed) client(g *WithT) client.Client {
 	}
 	if !s.noExtension {
 		builder.WithObjects(extension)
+	}
+	if s.mirrors != "" || s.emptyMirrors {
+		extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.ExtensionType, Namespace: namespace}}
+		if s.mirrors != "" {
+			extension.Spec.ProviderConfig = &runtime.RawExtension{Raw: []byte(s.mirrors)}
+		}
+		builder.WithObjects(extension)
+	}
+	if !s.noMirrorCA {
+		builder.WithObjects(&corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: "ref-mirror-ca-1", Namespace: namespace},
+			Data:       map[string][]byte{"bundle.crt": []byte(mirrorCA)},
+		})
 	}
 	if !s.noCA {
 		builder.WithObjects(&corev1.Secret{

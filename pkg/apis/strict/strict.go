@@ -77,6 +77,19 @@ func (d Decoder) Decode(raw []byte, kind schema.GroupVersionKind, into runtime.O
 	return nil
 }
 
+// New decodes raw into a new object of the given kind as Decoder.Decode does.
+// It returns nil with an error.
+func New[T any, PT interface {
+	*T
+	runtime.Object
+}](decoder Decoder, raw []byte, kind schema.GroupVersionKind) (*T, error) {
+	object := new(T)
+	if err := decoder.Decode(raw, kind, PT(object)); err != nil {
+		return nil, err
+	}
+	return object, nil
+}
+
 // toJSON returns JSON as it is: a detour through YAML would lose the paths of
 // duplicate fields.
 func toJSON(raw []byte) ([]byte, error) {

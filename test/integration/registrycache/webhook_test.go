@@ -28,14 +28,19 @@ var _ = Describe("Webhook", func() {
 			return seed.Get(ctx, client.ObjectKey{Name: "gardener-extension-registry-cache"}, config)
 		}).WithContext(ctx).Should(Succeed())
 
-		Expect(config.Webhooks).To(HaveLen(1))
-		webhook := config.Webhooks[0]
-		Expect(webhook.FailurePolicy).To(HaveValue(Equal(admissionregistrationv1.Ignore)))
-		Expect(webhook.TimeoutSeconds).To(HaveValue(BeNumerically("<=", 5)))
-		Expect(webhook.NamespaceSelector.MatchExpressions).To(ConsistOf(metav1.LabelSelectorRequirement{
-			Key: "extensions.gardener.cloud/registry-cache", Operator: metav1.LabelSelectorOpIn, Values: []string{"true"},
-		}))
-		Expect(webhook.Rules).To(ConsistOf(HaveField("Rule.Resources", ConsistOf("operatingsystemconfigs"))))
+		selects := func(extensionType string, operator metav1.LabelSelectorOperator) metav1.LabelSelectorRequirement {
+			return metav1.LabelSelectorRequirement{Key: "extensions.gardener.cloud/" + extensionType, Operator: operator, Values: []string{"true"}}
+		}
+		Expect(config.Webhooks).To(ConsistOf(
+			HaveField("NamespaceSelector.MatchExpressions", ConsistOf(selects("registry-cache", metav1.LabelSelectorOpIn))),
+			HaveField("NamespaceSelector.MatchExpressions", ConsistOf(
+				selects("registry-mirror", metav1.LabelSelectorOpIn), selects("registry-cache", metav1.LabelSelectorOpNotIn))),
+		), "one for each type, and none twice for Shoots with both")
+		for _, webhook := range config.Webhooks {
+			Expect(webhook.FailurePolicy).To(HaveValue(Equal(admissionregistrationv1.Ignore)))
+			Expect(webhook.TimeoutSeconds).To(HaveValue(BeNumerically("<=", 5)))
+			Expect(webhook.Rules).To(ConsistOf(HaveField("Rule.Resources", ConsistOf("operatingsystemconfigs"))))
+		}
 	}, SpecTimeout(time.Minute))
 
 	It("adds files and the unit, once", func(ctx SpecContext) {
@@ -74,6 +79,35 @@ var _ = Describe("Webhook", func() {
 		Expect(filesOf(osc)).NotTo(HaveKey(ContainSubstring("registry.example.com:5000")))
 		Expect(filesOf(osc)).To(HaveKey(hosts.Directory + "/docker.io/10-cache.toml"))
 	}, SpecTimeout(2*time.Minute))
+
+	It("gives the nodes of all worker pools the same", func(ctx SpecContext) {
+		namespace := newShoot(ctx)
+		reconcile(ctx, namespace, cache{"upstream": "docker.io"}, cache{"upstream": "ghcr.io"})
+		first := eventuallyMutated(ctx, newOperatingSystemConfig(namespace, "pool-a"))
+
+		second := newOperatingSystemConfig(namespace, "pool-b")
+		second.Spec.CRIConfig = nil
+		third := newOperatingSystemConfig(namespace, "pool-c")
+		third.Spec.CRIConfig.Containerd = &extensionsv1alpha1.ContainerdConfig{Registries: []extensionsv1alpha1.RegistryConfig{
+			{Upstream: "quay.io", Server: ptr.To("https://quay.io"), Hosts: []extensionsv1alpha1.RegistryHost{{URL: "https://quay.example.com"}}},
+		}}
+		for _, osc := range []*extensionsv1alpha1.OperatingSystemConfig{second, third} {
+			criConfig := osc.Spec.CRIConfig.DeepCopy()
+			Expect(seed.Create(ctx, osc)).To(Succeed())
+			Expect(osc.Spec.Files).To(Equal(first.Spec.Files))
+			Expect(osc.Spec.Units).To(Equal(first.Spec.Units))
+			Expect(osc.Spec.CRIConfig).To(Equal(criConfig), "what others configure for other upstreams stays")
+		}
+
+		By("having the entry of another for an upstream with a cache")
+		fourth := newOperatingSystemConfig(namespace, "pool-d")
+		fourth.Spec.CRIConfig.Containerd = &extensionsv1alpha1.ContainerdConfig{Registries: []extensionsv1alpha1.RegistryConfig{
+			{Upstream: "ghcr.io", Server: ptr.To("https://ghcr.io"), Hosts: []extensionsv1alpha1.RegistryHost{{URL: "https://ghcr.example.com"}}},
+		}}
+		Expect(seed.Create(ctx, fourth)).To(Succeed())
+		Expect(fourth.Spec.CRIConfig.Containerd.Registries).To(BeEmpty())
+		Expect(filesOf(fourth)).To(HaveKeyWithValue(hosts.Directory+"/ghcr.io/20-mirror-01.toml", ContainSubstring("https://ghcr.example.com")))
+	}, SpecTimeout(time.Minute))
 
 	It("leaves OperatingSystemConfigs alone that are not its business", func(ctx SpecContext) {
 		namespace := newShoot(ctx)

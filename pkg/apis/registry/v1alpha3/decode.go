@@ -19,21 +19,13 @@ var decoder = strict.NewDecoder(AddToScheme)
 // duplicate field is an error that names the field. It returns strict.ErrEmpty
 // if there is nothing to decode.
 func Decode(raw []byte) (*RegistryConfig, error) {
-	config := &RegistryConfig{}
-	if err := decoder.Decode(raw, SchemeGroupVersion.WithKind("RegistryConfig"), config); err != nil {
-		return nil, err
-	}
-	return config, nil
+	return strict.New[RegistryConfig](decoder, raw, SchemeGroupVersion.WithKind("RegistryConfig"))
 }
 
 // DecodeStatus decodes the RegistryStatus of an Extension. It returns
 // strict.ErrEmpty if the Extension has none yet.
 func DecodeStatus(raw []byte) (*RegistryStatus, error) {
-	status := &RegistryStatus{}
-	if err := decoder.Decode(raw, SchemeGroupVersion.WithKind("RegistryStatus"), status); err != nil {
-		return nil, err
-	}
-	return status, nil
+	return strict.New[RegistryStatus](decoder, raw, SchemeGroupVersion.WithKind("RegistryStatus"))
 }
 
 // EncodeStatus encodes a RegistryStatus for an Extension's providerStatus.

@@ -11,7 +11,6 @@ package validation
 import (
 	"fmt"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
@@ -19,6 +18,7 @@ import (
 	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/secretref"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/upstream"
 )
 
@@ -65,30 +65,11 @@ func ValidateRegistryConfigUpdate(newConfig, oldConfig *v1alpha3.RegistryConfig,
 // the name of an entry in resources, the Shoot's spec.resources, that refers to
 // a Secret. fldPath is the field that holds config, and may be nil.
 func ValidateSecretReferences(config *v1alpha3.RegistryConfig, resources []gardencorev1beta1.NamedResourceReference, fldPath *field.Path) field.ErrorList {
-	byName := make(map[string]gardencorev1beta1.NamedResourceReference, len(resources))
-	for _, resource := range resources {
-		byName[resource.Name] = resource
-	}
-
 	var errs field.ErrorList
 	for i, cache := range config.Caches {
-		if cache.SecretReferenceName == nil {
-			continue
-		}
-		name := *cache.SecretReferenceName
-		namePath := fldPath.Child("caches").Index(i).Child("secretReferenceName")
-
-		resource, ok := byName[name]
-		if !ok {
-			err := field.NotFound(namePath, name)
-			err.Detail = "spec.resources of the Shoot has no entry of this name: add one whose resourceRef is the v1 Secret with the credentials, or correct the name"
-			errs = append(errs, err)
-			continue
-		}
-		if ref := resource.ResourceRef; ref.APIVersion != corev1.SchemeGroupVersion.String() || ref.Kind != "Secret" {
-			errs = append(errs, field.Invalid(namePath, name, fmt.Sprintf(
-				"the entry of this name in spec.resources of the Shoot must refer to apiVersion v1 and kind Secret, but refers to %s and %s (name %q)",
-				ref.APIVersion, ref.Kind, ref.Name)))
+		if name := cache.SecretReferenceName; name != nil {
+			namePath := fldPath.Child("caches").Index(i).Child("secretReferenceName")
+			errs = append(errs, secretref.ValidateEntry(resources, namePath, *name, "the credentials")...)
 		}
 	}
 	return errs

@@ -14,7 +14,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/utils/ptr"
+
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/secretref"
 )
 
 // The keys of a Secret that a secretReferenceName leads to.
@@ -43,17 +44,7 @@ func serviceAccountKeys() []string {
 // that the Shoot's spec.resources names reference. fldPath is the field whose
 // value is reference. Errors never tell what the Secret holds.
 func ValidateSecret(secret *corev1.Secret, fldPath *field.Path, reference string) field.ErrorList {
-	var errs field.ErrorList
-	name := secret.Name
-	if secret.Namespace != "" {
-		name = secret.Namespace + "/" + secret.Name
-	}
-	if !ptr.Deref(secret.Immutable, false) {
-		// Only a new name makes the Shoot change, and its change is what brings
-		// new credentials to the cache.
-		errs = append(errs, field.Invalid(fldPath, reference, fmt.Sprintf("the referenced Secret %q must be immutable: set its field immutable to true", name)))
-	}
-	return append(errs, ValidateSecretData(secret.Data, fldPath, reference, name)...)
+	return secretref.ValidateSecret(secret, fldPath, reference, ValidateSecretData)
 }
 
 // ValidateSecretData checks the content of a Secret as ValidateSecret does, but
@@ -66,7 +57,7 @@ func ValidateSecret(secret *corev1.Secret, fldPath *field.Path, reference string
 func ValidateSecretData(data map[string][]byte, fldPath *field.Path, reference, secretName string) field.ErrorList {
 	var errs field.ErrorList
 	invalid := func(format string, args ...any) {
-		errs = append(errs, field.Invalid(fldPath, reference, fmt.Sprintf("the referenced Secret %q ", secretName)+fmt.Sprintf(format, args...)))
+		errs = append(errs, secretref.Invalid(fldPath, reference, secretName, fmt.Sprintf(format, args...)))
 	}
 
 	for _, key := range []string{UsernameKey, PasswordKey} {
