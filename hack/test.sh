@@ -24,7 +24,7 @@ assets() {
   local name path
   for name in "$@"; do
     path="$(hack/tool.sh "$name")"
-    echo "TEST_ASSET_$(tr 'a-z-' 'A-Z_' <<<"$name")=$path"
+    echo "TEST_ASSET_$(tr 'a-z.-' 'A-Z__' <<<"$name")=$path"
   done
 }
 
@@ -33,7 +33,7 @@ assets() {
 environment() {
   case "${1:-}" in
     integration) assets "${integration_binaries[@]}" conformance ;;
-    e2e)
+    demo)
       hack/require.sh ip:iproute2 nsenter:util-linux systemctl:systemd iptables nft:nftables conntrack curl \
         cc:gcc /usr/include/stdlib.h:libc6-dev pkg-config /usr/include/seccomp.h:libseccomp-dev
       assets "${cluster_binaries[@]}"
@@ -44,6 +44,12 @@ environment() {
       echo "TEST_ASSET_GARDENER_EXTENSION_REGISTRY_CACHE=$PWD/bin/gardener-extension-registry-cache"
       echo "TEST_ASSET_PAUSE=$PWD/bin/pause"
       echo "TEST_ASSET_IMAGES=$PWD/bin/test-images"
+      ;;
+    e2e)
+      environment demo
+      assets containerd-1.7
+      hack/build.sh registry-cache >&2
+      echo "TEST_ASSET_REGISTRY_CACHE=$PWD/bin/registry-cache"
       ;;
     *)
       echo "usage: hack/test.sh env integration|e2e" >&2
@@ -64,11 +70,11 @@ with() {
 # compiler.
 unit() {
   local packages race=()
-  hack/require.sh curl # for the script that runs on nodes
+  hack/require.sh curl dash shellcheck systemd-analyze:systemd # for the script and the unit that run on nodes
   if [ "$(go env CGO_ENABLED)" = 1 ] && command -v "$(go env CC)" >/dev/null; then
     race=(-race)
   fi
-  packages="$(go list ./... | grep -vE '/test/(integration|conformance|e2e|demo|sandbox)')"
+  packages="$(go list ./... | grep -vE '/test/(integration|conformance|e2e|node|demo|sandbox)')"
   mapfile -t packages <<<"$packages"
   go test "${race[@]}" -timeout 10m "$@" "${packages[@]}"
   (cd test/bench && go test "${race[@]}" "$@" ./...)
@@ -92,7 +98,7 @@ check_machine() {
 # for it, and the tests say by name that they are skipped, or fail if
 # REQUIRE_CLUSTER is set.
 e2e() {
-  local code=0 command=(go test -count 1 -p 1 -v -timeout 30m "$@" ./test/sandbox ./test/demo ./test/e2e)
+  local code=0 command=(go test -count 1 -p 1 -v -timeout 30m "$@" ./test/sandbox ./test/node ./test/demo ./test/e2e)
   check_machine || code=$?
   case "$code" in
     0) with e2e "${command[@]}" ;;
@@ -104,7 +110,7 @@ e2e() {
 demo() {
   local variables
   check_machine
-  variables="$(environment e2e)"
+  variables="$(environment demo)"
   mapfile -t variables <<<"$variables"
   echo "building the demo ..." >&2
   go build -o bin/demo ./test/demo

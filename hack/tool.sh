@@ -61,6 +61,7 @@ tool() {
     conformance) build "$name" conformance "github.com/opencontainers/distribution-spec/$name" ;;
     etcd) build "$name" etcd go.etcd.io/etcd/server/v3 ;;
     containerd | containerd-shim-runc-v2 | ctr) build "$name" containerd "github.com/containerd/containerd/v2/cmd/$name" ;;
+    containerd-1.7) build "$name" "$name" github.com/containerd/containerd/cmd/containerd ;;
     # seccomp, which the pods of the caches ask for, is a C library of Debian's.
     runc) CGO_ENABLED=1 build "$name" runc github.com/opencontainers/runc "" seccomp ;;
     host-local) build "$name" cni "github.com/containernetworking/plugins/plugins/ipam/$name" ;;

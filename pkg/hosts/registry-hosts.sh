@@ -26,8 +26,10 @@ export LC_ALL
 sources=${REGISTRY_HOSTS_DIR:-/var/lib/registry-hosts}
 certs=${CERTS_DIR:-/etc/containerd/certs.d}
 # Seconds from the end of one round to the start of the next: if all hosts
-# answered, and if not.
+# answered, if one that did before has failed once, and if one does not answer.
+# With max-time below, a host that is lost is withdrawn within 15 s.
 interval=${REGISTRY_HOSTS_INTERVAL:-10}
+confirm_interval=${REGISTRY_HOSTS_CONFIRM_INTERVAL:-1}
 retry_interval=${REGISTRY_HOSTS_RETRY_INTERVAL:-2}
 
 # The first line of each hosts.toml of ours. No other hosts.toml is touched.
@@ -55,7 +57,7 @@ config=       # of curl, which probes all hosts
 names=        # of all fragments that have been read
 applied=      # what live was when hosts.toml files were last brought up to date
 rounds=0      # until files are read anew
-retry=        # set if the next round is to be soon
+pause=        # until the next round
 sleeper=
 
 log() {
@@ -71,6 +73,13 @@ log_once() {
       log "$1"
       ;;
   esac
+}
+
+# retry_soon makes the pause until the next round short, unless it is already.
+retry_soon() {
+  if [ "$pause" = "$interval" ]; then
+    pause=$retry_interval
+  fi
 }
 
 # slurp FILE sets content to the content of a file.
@@ -100,7 +109,7 @@ withdraw() {
       log "$1: removed hosts.toml, pulls are direct"
     else
       applied=
-      retry=yes
+      retry_soon
     fi
   fi
   if [ -e "$certs/$1/$temporary" ]; then
@@ -160,7 +169,7 @@ publish() {
     log "$1: cannot write hosts.toml"
     withdraw "$1"
     applied=
-    retry=yes
+    retry_soon
   fi
 }
 
@@ -225,7 +234,7 @@ collect_host() {
     # so there is no second chance.
     log_once "$fragment: left out until $ca can be read"
     rounds=0
-    retry=yes
+    retry_soon
     return 0
   fi
   hosts=$hosts$fragment$nl$probe$nl
@@ -236,16 +245,16 @@ silent
 noproxy = \"*\"
 proto = \"=http,https\"
 connect-timeout = 1
-max-time = 2
+max-time = 1.5
 user-agent = \"registry-hosts\"
 output = \"/dev/null\"
-write-out = \"$number %{http_code} %{exitcode} %{errormsg}\\n\"
+write-out = \"$number %{http_code} %{exitcode} %{content_type} %{errormsg}\\n\"
 "
   number=$((number + 1))
 }
 
 # ask sets answers to a line for each host: its number, the HTTP status, curl's
-# exit code, curl's message.
+# exit code, the content type, curl's message.
 ask() {
   answers=$nl
   [ -n "$config" ] || return 0
@@ -264,7 +273,8 @@ END
 }
 
 # judge brings live and failed up to date with the answers. A host is live from
-# its first answer on until it has not answered twice in a row.
+# its first answer on until it has not answered twice in a row. A cache has to
+# answer as registries do: containerd fails all pulls if it gets a web page.
 judge() {
   was_live=$live
   was_failed=$failed
@@ -293,7 +303,7 @@ judge_host() {
   url=${expected#* }
   url=${url%% *}
   case ${expected%% *}:$answer in
-    '200:200 0 '* | any:[1-9][0-9][0-9]' 0 '*)
+    '200:200 0 application/json'* | any:[1-9][0-9][0-9]' 0 '*)
       live=$live$host$nl
       case $was_live in
         *"$nl$host$nl"*) ;;
@@ -303,7 +313,7 @@ judge_host() {
       ;;
   esac
   failed=$failed$host$nl
-  retry=yes
+  retry_soon
   case $was_failed in
     *"$nl$host$nl"*)
       case $was_live in
@@ -319,7 +329,10 @@ judge_host() {
   esac
   log "$url: does not answer as it should: $answer"
   case $was_live in
-    *"$nl$host$nl"*) live=$live$host$nl ;;
+    *"$nl$host$nl"*)
+      live=$live$host$nl
+      pause=$confirm_interval
+      ;;
   esac
 }
 
@@ -353,7 +366,7 @@ apply_upstream() {
       *)
         # It has changed since it was read.
         rounds=0
-        retry=yes
+        retry_soon
         ;;
     esac
   done
@@ -407,7 +420,7 @@ trap stop TERM INT HUP
 # Whatever is there says nothing about now: the node may have been without power.
 withdraw_all
 while :; do
-  retry=
+  pause=$interval
   withdraw_others
   collect
   ask
@@ -415,11 +428,7 @@ while :; do
   apply
   all hang_up "$silent"
   # In the background, as a trap waits for a program in the foreground.
-  if [ -n "$retry" ]; then
-    sleep "$retry_interval" &
-  else
-    sleep "$interval" &
-  fi
+  sleep "$pause" &
   sleeper=$!
   wait "$sleeper"
   sleeper=

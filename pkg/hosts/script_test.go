@@ -74,7 +74,7 @@ func newNode(t testing.TB, shell string, registries ...Registry) *node {
 		"PATH=" + os.Getenv("PATH"), "HOME=" + home,
 		"http_proxy=http://127.0.0.1:1", "https_proxy=http://127.0.0.1:1", "ALL_PROXY=http://127.0.0.1:1",
 		"REGISTRY_HOSTS_DIR=" + n.sources, "CERTS_DIR=" + n.certs,
-		"REGISTRY_HOSTS_INTERVAL=0.1", "REGISTRY_HOSTS_RETRY_INTERVAL=0.05",
+		"REGISTRY_HOSTS_INTERVAL=0.1", "REGISTRY_HOSTS_RETRY_INTERVAL=0.05", "REGISTRY_HOSTS_CONFIRM_INTERVAL=0.02",
 	}
 	t.Cleanup(func() {
 		n.kill()
@@ -220,6 +220,8 @@ func TestScriptFollowsTheCache(t *testing.T) {
 			func(t *testing.T, s *server) { s.start(t) },
 		},
 		"status 500": answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }),
+		"a web page": answer(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "text/html") }),
+		"no type":    answer(func(w http.ResponseWriter, _ *http.Request) { w.Header()["Content-Type"] = nil }),
 		"status 401": answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }),
 		"redirect":   answer(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/", http.StatusFound) }),
 		"hangs":      answer(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
@@ -261,7 +263,7 @@ func TestScriptKeepsTheTimesOfTheDesign(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, "127.0.0.1", nil)
 	n := newNode(t, "sh", cacheOf("docker.io", s, nil))
-	n.environment = append(n.environment, "REGISTRY_HOSTS_INTERVAL=", "REGISTRY_HOSTS_RETRY_INTERVAL=")
+	n.environment = append(n.environment, "REGISTRY_HOSTS_INTERVAL=", "REGISTRY_HOSTS_RETRY_INTERVAL=", "REGISTRY_HOSTS_CONFIRM_INTERVAL=")
 	n.start()
 	live := n.wanted("docker.io", cacheFragment)
 	n.Eventually(n.published("docker.io")).WithTimeout(5 * time.Second).Should(Equal(live))
@@ -585,7 +587,7 @@ func TestReaderNeverSeesPartOfAFile(t *testing.T) {
 		}
 		cache.answer(flip(3))
 		mirror.answer(flip(5))
-		n.environment = append(n.environment, "REGISTRY_HOSTS_INTERVAL=0", "REGISTRY_HOSTS_RETRY_INTERVAL=0")
+		n.environment = append(n.environment, "REGISTRY_HOSTS_INTERVAL=0", "REGISTRY_HOSTS_RETRY_INTERVAL=0", "REGISTRY_HOSTS_CONFIRM_INTERVAL=0")
 		n.start()
 
 		seen := map[string]bool{}

@@ -130,6 +130,7 @@ func (s *server) start(t testing.TB) {
 				w.WriteHeader(http.StatusTeapot)
 				return
 			}
+			w.Header().Set("Content-Type", "application/json; charset=utf-8")
 			(*s.handler.Load())(w, r)
 		}),
 	}
