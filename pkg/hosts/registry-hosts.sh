@@ -166,7 +166,7 @@ publish() {
     published=$published$1$nl
     log "$1: wrote hosts.toml"
   else
-    log "$1: cannot write hosts.toml"
+    log_once "$1: cannot write hosts.toml"
     withdraw "$1"
     applied=
     retry_soon
@@ -430,6 +430,7 @@ while :; do
   # In the background, as a trap waits for a program in the foreground.
   sleep "$pause" &
   sleeper=$!
-  wait "$sleeper"
+  # Without pauses it would take a whole core: systemd has patience.
+  wait "$sleeper" || exit 1
   sleeper=
 done

@@ -690,6 +690,16 @@ func TestScriptRunsOneCurlARound(t *testing.T) {
 	})
 }
 
+func TestScriptEndsRatherThanGoOnWithoutPauses(t *testing.T) {
+	forEachShell(t, func(t *testing.T, shell string) {
+		n := newNode(t, shell)
+		n.environment = append(n.environment, "REGISTRY_HOSTS_INTERVAL=never")
+		n.start()
+		n.Expect(n.script.Wait()).To(MatchError("exit status 1"))
+		n.script = nil
+	})
+}
+
 func TestScriptRefusesUnknownArguments(t *testing.T) {
 	n := newNode(t, "sh")
 	n.Expect(n.command("withdrawn").Run()).To(MatchError("exit status 2"))
