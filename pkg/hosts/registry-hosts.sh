@@ -25,6 +25,9 @@ export LC_ALL
 
 sources=${REGISTRY_HOSTS_DIR:-/var/lib/registry-hosts}
 certs=${CERTS_DIR:-/etc/containerd/certs.d}
+# While this file is there, nothing is published: an operator's switch for one
+# node.
+off=${REGISTRY_HOSTS_OFF:-/etc/containerd/registry-hosts-off}
 # Seconds from the end of one round to the start of the next: if all hosts
 # answered, if one that did before has failed once, and if one does not answer.
 # With max-time below, a host that is lost is withdrawn within 15 s.
@@ -38,7 +41,10 @@ temporary=.hosts.toml.registry-hosts
 
 # Files are read anew after that many rounds, even if nothing says that they
 # have changed.
-rounds_between_reads=6
+rounds_between_reads=${REGISTRY_HOSTS_ROUNDS:-6}
+# The script ends if it could not write for that many rounds in a row: its mounts
+# may be older than the directories, and it gets new ones.
+rounds_without_writing=5
 
 nl='
 '
@@ -49,7 +55,7 @@ hosts=$nl     # to be probed
 live=$nl      # in hosts.toml
 failed=$nl    # did not answer the last probe
 published=$nl # upstreams that have a hosts.toml of ours
-silent=$nl    # URLs of hosts just withdrawn from which nothing comes
+lost=$nl      # caches that cannot be connected to, with a dot for each round
 alien=$nl     # upstreams whose hosts.toml is not ours
 bundles=$nl   # CA bundles of hosts
 notices=$nl
@@ -57,6 +63,8 @@ config=       # of curl, which probes all hosts
 names=        # of all fragments that have been read
 applied=      # what live was when hosts.toml files were last brought up to date
 rounds=0      # until files are read anew
+failures=0    # rounds in a row in which a file could not be written or removed
+failure=      # set if that is so in this round
 pause=        # until the next round
 sleeper=
 
@@ -109,6 +117,7 @@ withdraw() {
       log "$1: removed hosts.toml, pulls are direct"
     else
       applied=
+      failure=yes
       retry_soon
     fi
   fi
@@ -169,6 +178,7 @@ publish() {
     log_once "$1: cannot write hosts.toml"
     withdraw "$1"
     applied=
+    failure=yes
     retry_soon
   fi
 }
@@ -197,6 +207,14 @@ collect() {
   for fragment in "$sources"/*/00-server.toml "$sources"/*/10-cache.toml "$sources"/*/20-mirror-*.toml; do
     names=$names$fragment$nl
   done
+  if [ -e "$off" ]; then
+    log_once "switched off by $off"
+    names=
+    applied=
+    hosts=$nl
+    config=
+    return 0
+  fi
   rounds=$((rounds - 1))
   if [ "$rounds" -gt 0 ] && [ "$names" = "$known" ] && all is_readable "$bundles"; then
     return 0
@@ -219,6 +237,11 @@ collect_host() {
   IFS= read -r probe 2>/dev/null <"$fragment" || return 0
   words=${probe#'# probe: '}
   [ "$words" != "$probe" ] || return 0
+  # A mirror may be far away, and have a name that is to be looked up.
+  case $words in
+    any' '*) connect_timeout=2 max_time=2 ;;
+    *) connect_timeout=1 max_time=1.5 ;;
+  esac
   words=${words#* }
   url=${words%% *}
   ca=${words#* }
@@ -244,17 +267,17 @@ ${cacert}globoff
 silent
 noproxy = \"*\"
 proto = \"=http,https\"
-connect-timeout = 1
-max-time = 1.5
+connect-timeout = $connect_timeout
+max-time = $max_time
 user-agent = \"registry-hosts\"
 output = \"/dev/null\"
-write-out = \"$number %{http_code} %{exitcode} %{content_type} %{errormsg}\\n\"
+write-out = \"$number %{http_code} %{exitcode} %{num_connects} %{content_type} %{errormsg}\\n\"
 "
   number=$((number + 1))
 }
 
 # ask sets answers to a line for each host: its number, the HTTP status, curl's
-# exit code, the content type, curl's message.
+# exit code, 1 if there was a connection, the content type, curl's message.
 ask() {
   answers=$nl
   [ -n "$config" ] || return 0
@@ -280,7 +303,8 @@ judge() {
   was_failed=$failed
   live=$nl
   failed=$nl
-  silent=$nl
+  was_lost=$lost
+  lost=$nl
   number=0
   rest=${hosts#"$nl"}
   while [ -n "$rest" ]; do
@@ -303,7 +327,7 @@ judge_host() {
   url=${expected#* }
   url=${url%% *}
   case ${expected%% *}:$answer in
-    '200:200 0 application/json'* | any:[1-9][0-9][0-9]' 0 '*)
+    '200:200 0 '?' application/json'* | any:[1-9][0-9][0-9]' 0 '*)
       live=$live$host$nl
       case $was_live in
         *"$nl$host$nl"*) ;;
@@ -314,15 +338,22 @@ judge_host() {
   esac
   failed=$failed$host$nl
   retry_soon
+  case ${expected%% *}:$answer in
+    '200:000 28 0 '*)
+      dots=${was_lost#*"$nl$url "}
+      [ "$dots" != "$was_lost" ] || dots=
+      dots=${dots%%"$nl"*}
+      case $dots in
+        .........) ;; # there is nothing left to end
+        *) dots=$dots. ;;
+      esac
+      lost="$lost$url $dots$nl"
+      ;;
+  esac
   case $was_failed in
     *"$nl$host$nl"*)
       case $was_live in
-        *"$nl$host$nl"*)
-          log "$url: still does not answer, withdrawn"
-          case ${answer#* } in
-            '28 '*) silent=$silent$url$nl ;; # curl timed out
-          esac
-          ;;
+        *"$nl$host$nl"*) log "$url: still does not answer, withdrawn" ;;
       esac
       return 0
       ;;
@@ -358,7 +389,7 @@ apply_upstream() {
   wanted=
   for fragment in "$directory"/10-cache.toml "$directory"/20-mirror-*.toml; do
     case $live in
-      *"$nl$fragment "*) slurp "$fragment" || continue ;;
+      *"$nl$fragment "*) slurp "$fragment" || content= ;;
       *) continue ;;
     esac
     case $live in
@@ -377,11 +408,16 @@ apply_upstream() {
   fi
 }
 
-# hang_up ends connections to the host of a URL, from which nothing comes any
-# more: containerd waits for minutes for what it has asked for there. It does so
-# only for an address with a port, as every cache has, and needs ss and a kernel
-# that can do it.
+# hang_up ends connections to a cache that is lost, with its node for example:
+# containerd waits for minutes for what it has asked for there. It does so when for
+# many rounds there was no connection, so that TCP has had its chance, and needs ss
+# and a kernel that can do it. A cache that is only slow still has connections.
 hang_up() {
+  case $1 in
+    *' ........') ;;
+    *) return 0 ;;
+  esac
+  set -- "${1%% *}"
   authority=${1#*://}
   authority=${authority%%/*}
   case $authority in
@@ -421,12 +457,20 @@ trap stop TERM INT HUP
 withdraw_all
 while :; do
   pause=$interval
+  failure=
   withdraw_others
   collect
   ask
   judge
   apply
-  all hang_up "$silent"
+  all hang_up "$lost"
+  if [ -z "$failure" ]; then
+    failures=0
+  elif [ "$failures" -lt "$rounds_without_writing" ]; then
+    failures=$((failures + 1))
+  else
+    exit 1
+  fi
   # In the background, as a trap waits for a program in the foreground.
   sleep "$pause" &
   sleeper=$!

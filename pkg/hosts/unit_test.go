@@ -41,7 +41,6 @@ func TestUnitSaysWhatMatters(t *testing.T) {
 		"[Service]CapabilityBoundingSet": "CAP_NET_ADMIN",
 		"[Install]WantedBy":              "multi-user.target",
 		"[Unit]StartLimitIntervalSec":    "0",
-		"[Unit]ConditionPathExists":      "!/etc/containerd/registry-hosts-off",
 	} {
 		g.Expect(settings).To(HaveKeyWithValue(key, value))
 	}

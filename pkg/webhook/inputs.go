@@ -30,6 +30,9 @@ func (m *mutator) readRegistries(ctx context.Context, namespace string) ([]hosts
 	if err != nil {
 		return nil, fmt.Errorf("read Cluster %s: %w", namespace, err)
 	}
+	if cluster.Shoot == nil {
+		return nil, fmt.Errorf("the Cluster %s has no Shoot", namespace)
+	}
 	if cluster.Shoot.DeletionTimestamp != nil || extensionscontroller.IsHibernationEnabled(cluster) {
 		return nil, nil
 	}

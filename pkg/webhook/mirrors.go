@@ -14,6 +14,7 @@ import (
 	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/mirror/v1alpha1"
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/mirror/validation"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/hosts"
 )
 
@@ -38,10 +39,16 @@ func (m *mutator) readMirrors(ctx context.Context, namespace string, references 
 		registries = make([]hosts.Registry, 0, len(config.Mirrors))
 		errs       []error
 	)
+	bundles := map[string][]byte{}
 	for _, mirror := range config.Mirrors {
+		// A mirror that nodes cannot use must not take the upstream's cache from them.
+		if invalid := validation.ValidateMirrorConfig(&v1alpha1.MirrorConfig{Mirrors: []v1alpha1.MirrorConfiguration{mirror}}, nil); len(invalid) > 0 {
+			errs = append(errs, fmt.Errorf("mirrors of %s: %w", mirror.Upstream, invalid.ToAggregate()))
+			continue
+		}
 		// Without a server, containerd goes to where it would go without mirrors.
 		registry := hosts.Registry{Upstream: mirror.Upstream}
-		if registry.Hosts, err = m.mirrorHosts(ctx, namespace, mirror.Hosts, references); err != nil {
+		if registry.Hosts, err = m.mirrorHosts(ctx, namespace, mirror.Hosts, references, bundles); err != nil {
 			errs = append(errs, fmt.Errorf("mirrors of %s: %w", mirror.Upstream, err))
 			continue
 		}
@@ -50,11 +57,14 @@ func (m *mutator) readMirrors(ctx context.Context, namespace string, references 
 	return registries, errors.Join(errs...)
 }
 
+// mirrorHosts returns the hosts of one upstream. bundles are those that have been
+// read, by their reference.
 func (m *mutator) mirrorHosts(
 	ctx context.Context,
 	namespace string,
 	configured []v1alpha1.MirrorHost,
 	references []gardencorev1beta1.NamedResourceReference,
+	bundles map[string][]byte,
 ) (
 	[]hosts.Host,
 	error,
@@ -66,10 +76,14 @@ func (m *mutator) mirrorHosts(
 			host.Capabilities = append(host.Capabilities, string(capability))
 		}
 		if name := mirror.CABundleSecretReferenceName; name != nil {
-			var err error
-			if host.CABundle, err = m.readReferencedBundle(ctx, namespace, *name, references); err != nil {
-				return nil, err
+			if bundles[*name] == nil {
+				bundle, err := m.readReferencedBundle(ctx, namespace, *name, references)
+				if err != nil {
+					return nil, err
+				}
+				bundles[*name] = bundle
 			}
+			host.CABundle = bundles[*name]
 		}
 		mirrors = append(mirrors, host)
 	}

@@ -293,6 +293,36 @@ func TestMutateAddsMirrors(t *testing.T) {
 		g.Expect(osc.Spec).To(Equal(old.Spec), "nodes that had them keep them")
 	})
 
+	t.Run("without those that no node could use", func(t *testing.T) {
+		g := NewWithT(t)
+		osc, old := newOSC(), newOSC()
+		broken := seed{mirrors: strings.Replace(mirrors, "http://first.example.com", "first.example.com", 1)}.client(g)
+
+		mutate(g, broken, osc, nil)
+
+		g.Expect(fileOf(osc, hosts.Directory+"/docker.io/10-cache.toml")).NotTo(BeEmpty(), "its cache does not depend on it")
+		g.Expect(fileOf(osc, hosts.Directory+"/quay.io/20-mirror-01.toml")).NotTo(BeEmpty())
+		mutate(g, seed{mirrors: mirrors}.client(g), old, nil)
+		osc = newOSC()
+		mutate(g, broken, osc, old.DeepCopy())
+		g.Expect(osc.Spec).To(Equal(old.Spec), "nodes that had them keep them")
+
+		// What has nothing of ours yet gets what is known.
+		osc = newOSC()
+		mutate(g, broken, osc, newOSC())
+		g.Expect(fileOf(osc, hosts.Directory+"/docker.io/10-cache.toml")).NotTo(BeEmpty())
+	})
+
+	t.Run("unless their Extension is about to be deleted", func(t *testing.T) {
+		g := NewWithT(t)
+		osc, want := newOSC(), newOSC()
+
+		mutate(g, seed{mirrors: mirrors, mirrorsDeleted: true}.client(g), osc, nil)
+
+		mutate(g, seed{}.client(g), want, nil)
+		g.Expect(osc.Spec).To(Equal(want.Spec))
+	})
+
 	t.Run("and nothing of what cannot be read", func(t *testing.T) {
 		for name, raw := range map[string]string{"nothing": "", "foreign": `{"apiVersion":"v1","kind":"Foo"}`} {
 			g := NewWithT(t)
@@ -320,10 +350,10 @@ type seed struct {
 	status                                 string
 	// mirrors configure an Extension of that type; there is none without them,
 	// unless emptyMirrors.
-	mirrors                  string
-	emptyMirrors, noMirrorCA bool
-	shoot                    func(*gardencorev1beta1.Shoot)
-	readError                error
+	mirrors                                  string
+	emptyMirrors, noMirrorCA, mirrorsDeleted bool
+	shoot                                    func(*gardencorev1beta1.Shoot)
+	readError                                error
 }
 
 func (s seed) client(g *WithT) client.Client {
@@ -362,6 +392,10 @@ func (s seed) client(g *WithT) client.Client {
 		extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.ExtensionType, Namespace: namespace}}
 		if s.mirrors != "" {
 			extension.Spec.ProviderConfig = &runtime.RawExtension{Raw: []byte(s.mirrors)}
+		}
+		if s.mirrorsDeleted {
+			extension.DeletionTimestamp = &metav1.Time{Time: time.Now()}
+			extension.Finalizers = []string{"extensions.gardener.cloud/registry-mirror"}
 		}
 		builder.WithObjects(extension)
 	}

@@ -31,7 +31,7 @@ func takeOver(log logr.Logger, osc *extensionsv1alpha1.OperatingSystemConfig, re
 	for _, registry := range registries {
 		combined, err := combine(osc, registry, entries)
 		if err != nil {
-			log.Error(err, "The cache of an upstream is not used", "upstream", registry.Upstream)
+			log.Error(err, "The cache and the mirrors of an upstream are not used", "upstream", registry.Upstream)
 			continue
 		}
 		taken[registry.Upstream] = true

@@ -20,8 +20,9 @@ import (
 const maxURLLength = 2048
 
 var (
-	// beforeAt is what may be a password.
-	beforeAt = regexp.MustCompile(`(?s)^.*@`)
+	// beforeAt is what may be a password, and afterMark what may be a token.
+	beforeAt  = regexp.MustCompile(`(?s)^.*@`)
+	afterMark = regexp.MustCompile(`(?s)[?#].+$`)
 	// undecodable are characters that must not come out of a path's percent
 	// encoding: containerd decodes the path and takes the result for part of a
 	// URL, where they mean something else or are not allowed.
@@ -42,7 +43,7 @@ func validateURL(value string, fldPath *field.Path) field.ErrorList {
 	}
 	for _, err := range errs {
 		if err.Type == field.ErrorTypeInvalid {
-			err.BadValue = beforeAt.ReplaceAllLiteralString(value, "***@")
+			err.BadValue = afterMark.ReplaceAllStringFunc(beforeAt.ReplaceAllLiteralString(value, "***@"), func(found string) string { return found[:1] + "***" })
 		}
 	}
 	return errs

@@ -1,0 +1,160 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package admission
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
+	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
+
+	mirrorv1alpha1 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/mirror/v1alpha1"
+	mirrorvalidation "github.com/gardener/gardener-extension-registry-cache/pkg/apis/mirror/validation"
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/validation"
+)
+
+const (
+	// readTimeout bounds how long all Secrets of a Shoot are waited for.
+	readTimeout = 5 * time.Second
+	// maxReads is how many Secrets are read at the same time, for all Shoots.
+	maxReads = 50
+)
+
+// secretUse is a field of a configuration that leads to a Secret by way of the
+// Shoot's spec.resources.
+type secretUse struct {
+	fldPath *field.Path
+	// reference is the value of the field, and the name of an entry there.
+	reference string
+	// validate judges the Secret.
+	validate func(secret *corev1.Secret, fldPath *field.Path, reference string) field.ErrorList
+	// secret is the name of the Secret; resolve sets it.
+	secret string
+}
+
+func cacheSecrets(config *v1alpha3.RegistryConfig, fldPath *field.Path) []secretUse {
+	var uses []secretUse
+	for i, cache := range config.Caches {
+		if name := cache.SecretReferenceName; name != nil {
+			uses = append(uses, secretUse{
+				fldPath:   fldPath.Child("caches").Index(i).Child("secretReferenceName"),
+				reference: *name,
+				validate:  validation.ValidateSecret,
+			})
+		}
+	}
+	return uses
+}
+
+func mirrorSecrets(config *mirrorv1alpha1.MirrorConfig, fldPath *field.Path) []secretUse {
+	var uses []secretUse
+	for i, mirror := range config.Mirrors {
+		for j, host := range mirror.Hosts {
+			if name := host.CABundleSecretReferenceName; name != nil {
+				uses = append(uses, secretUse{
+					fldPath:   fldPath.Child("mirrors").Index(i).Child("hosts").Index(j).Child("caBundleSecretReferenceName"),
+					reference: *name,
+					validate:  mirrorvalidation.ValidateSecret,
+				})
+			}
+		}
+	}
+	return uses
+}
+
+// resolve returns the uses that lead to a Secret. What others lead to is reported
+// without a look at it.
+func resolve(uses []secretUse, resources []gardencorev1beta1.NamedResourceReference) []secretUse {
+	var resolved []secretUse
+	for _, use := range uses {
+		resource := v1beta1helper.GetResourceByName(resources, use.reference)
+		if resource != nil && resource.ResourceRef.APIVersion == "v1" && resource.ResourceRef.Kind == "Secret" {
+			use.secret = resource.ResourceRef.Name
+			resolved = append(resolved, use)
+		}
+	}
+	return resolved
+}
+
+// validateSecrets judges the Secrets to which uses lead, each of which is read
+// once.
+func (v *Validator) validateSecrets(ctx context.Context, namespace string, uses []secretUse) field.ErrorList {
+	if len(uses) == 0 {
+		return nil
+	}
+	indices := make(map[string][]int)
+	for i, use := range uses {
+		indices[use.secret] = append(indices[use.secret], i)
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	problems := make([]field.ErrorList, len(uses))
+	var group sync.WaitGroup
+	for name, indices := range indices {
+		group.Go(func() {
+			err := v.withSecret(ctx, client.ObjectKey{Namespace: namespace, Name: name}, func(secret *corev1.Secret) {
+				for _, i := range indices {
+					problems[i] = uses[i].validate(secret, uses[i].fldPath, uses[i].reference)
+				}
+			})
+			if err != nil {
+				for _, i := range indices {
+					problems[i] = field.ErrorList{readProblem(err, namespace, uses[i])}
+				}
+			}
+		})
+	}
+	group.Wait()
+	return slices.Concat(problems...)
+}
+
+// withSecret calls a function with a Secret. However many requests come at once,
+// few Secrets are asked for and held at the same time.
+func (v *Validator) withSecret(ctx context.Context, key client.ObjectKey, f func(*corev1.Secret)) error {
+	select {
+	case v.reads <- struct{}{}:
+		defer func() { <-v.reads }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	secret := &corev1.Secret{}
+	if err := v.reader.Get(ctx, key, secret); err != nil {
+		return err
+	}
+	f(secret)
+	return nil
+}
+
+// readProblem says why a Secret could not be read. A Shoot whose Secrets cannot
+// be judged is refused: to let it through would only move the message to where
+// its author does not look.
+func readProblem(err error, namespace string, use secretUse) *field.Error {
+	name := namespace + "/" + use.secret
+	switch {
+	case apierrors.IsNotFound(err):
+		problem := field.NotFound(use.fldPath, use.reference)
+		problem.Detail = fmt.Sprintf("the Secret %q, to which the entry of this name in spec.resources of the Shoot refers, does not exist: create it, or correct resourceRef.name", name)
+		return problem
+	case apierrors.IsForbidden(err):
+		return field.InternalError(use.fldPath, fmt.Errorf(
+			"the Secret %q cannot be checked, for the extension's admission is not allowed to read it, which the operators of Gardener can change: %w", name, err))
+	case errors.Is(err, context.DeadlineExceeded):
+		return field.InternalError(use.fldPath, fmt.Errorf("the Secret %q could not be read within %s: try again", name, readTimeout))
+	default:
+		return field.InternalError(use.fldPath, fmt.Errorf("the Secret %q could not be read: try again: %w", name, err))
+	}
+}
