@@ -69,6 +69,21 @@ func (i *Internet) answer(w dns.ResponseWriter, request *dns.Msg) {
 // address of its own. If username is not empty, only who has the credentials may
 // use it.
 func (c *Cluster) StartRegistry(ctx context.Context, speed upstream.Speed, username, password string, names ...string) (*upstream.Registry, error) {
+	return c.startRegistry(ctx, c.Internet.ca, speed, username, password, names)
+}
+
+// StartPrivateRegistry runs a registry that has the given names, whose certificate
+// is of an authority that nobody trusts. It also returns that, PEM encoded.
+func (c *Cluster) StartPrivateRegistry(ctx context.Context, speed upstream.Speed, names ...string) (*upstream.Registry, []byte, error) {
+	ca, err := (&secrets.CertificateSecretConfig{Name: "private", CommonName: "CA of " + names[0], CertType: secrets.CACert}).GenerateCertificate()
+	if err != nil {
+		return nil, nil, fmt.Errorf("generate certificate authority: %w", err)
+	}
+	registry, err := c.startRegistry(ctx, ca, speed, "", "", names)
+	return registry, ca.CertificatePEM, err
+}
+
+func (c *Cluster) startRegistry(ctx context.Context, ca *secrets.Certificate, speed upstream.Speed, username, password string, names []string) (*upstream.Registry, error) {
 	dir, err := os.MkdirTemp(c.Dir, "registry-")
 	if err != nil {
 		return nil, fmt.Errorf("create folder of the registry: %w", err)
@@ -77,7 +92,7 @@ func (c *Cluster) StartRegistry(ctx context.Context, speed upstream.Speed, usern
 	if err != nil {
 		return nil, err
 	}
-	listener, certificate, err := c.Internet.listen(ctx, names)
+	listener, certificate, err := c.Internet.listen(ctx, ca, names)
 	if err != nil {
 		return nil, fmt.Errorf("bring registry %s to the internet: %w", names[0], err)
 	}
@@ -86,9 +101,9 @@ func (c *Cluster) StartRegistry(ctx context.Context, speed upstream.Speed, usern
 }
 
 // listen adds an address that has the given names, and listens there for HTTPS.
-func (i *Internet) listen(ctx context.Context, names []string) (net.Listener, tls.Certificate, error) {
+func (i *Internet) listen(ctx context.Context, ca *secrets.Certificate, names []string) (net.Listener, tls.Certificate, error) {
 	certificate, err := (&secrets.CertificateSecretConfig{
-		Name: names[0], CommonName: names[0], DNSNames: names, CertType: secrets.ServerCert, SigningCA: i.ca,
+		Name: names[0], CommonName: names[0], DNSNames: names, CertType: secrets.ServerCert, SigningCA: ca,
 	}).GenerateCertificate()
 	if err != nil {
 		return nil, tls.Certificate{}, fmt.Errorf("generate certificate: %w", err)

@@ -120,6 +120,9 @@ func kubeletConfiguration() *kubeletconfigv1beta1.KubeletConfiguration {
 		ImageGCHighThresholdPercent: ptr.To[int32](100),
 		// Tests look at what is recorded of each pull.
 		EventRecordQPS: ptr.To[int32](0),
+		// Pods see a change of a Secret the next time that the kubelet looks at them,
+		// which on other nodes is up to one and a half minutes later.
+		SyncFrequency: metav1.Duration{Duration: 5 * time.Second},
 		// A node that reports often is known to be Ready soon.
 		NodeStatusUpdateFrequency: metav1.Duration{Duration: 2 * time.Second},
 	}

@@ -27,7 +27,7 @@ var _ = Describe("Pulls of pods", func() {
 		const upstreamHost, repository = "docker.io", "e2e/app"
 		registry := startUpstream(ctx, upstream.Speed{}, "", "", "registry-1.docker.io", upstreamHost)
 		pushImage(ctx, registry, repository)
-		expectDirect(pull(ctx, registry, upstreamHost, repository, "direct"))
+		pullDirect(ctx, registry, upstreamHost, repository, "direct")
 
 		status, err := shoot.ApplyExtension(ctx)
 		Expect(err).NotTo(HaveOccurred())
@@ -67,6 +67,8 @@ var _ = Describe("Pulls of pods", func() {
 		second := startUpstream(ctx, upstream.Speed{}, "", "", "second.test")
 		pushImage(ctx, first, "app")
 		pushImage(ctx, second, "app")
+		pullDirect(ctx, first, "first.test", "app", "direct, first upstream")
+		pullDirect(ctx, second, "second.test", "app", "direct, second upstream")
 		applyCaches(ctx, cache("first.test"), cache("second.test"))
 
 		before, servedBefore := second.Counts(), cacheBytes(ctx, "second.test")
@@ -107,6 +109,7 @@ var _ = Describe("Pulls of pods", func() {
 		index, err := landscape.NewIndex(layers, layerSize)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(landscape.Push(ctx, registry, "app", "v1", index)).To(Succeed())
+		pullDirect(ctx, registry, "index.test", "app", "direct, index")
 		applyCaches(ctx, cache("index.test"))
 
 		cold := pull(ctx, registry, "index.test", "app", "cold, index")

@@ -148,10 +148,59 @@ func pull(ctx context.Context, registry *upstream.Registry, upstreamHost, reposi
 	GinkgoHelper()
 	result, err := land.Run(ctx, registry, upstreamHost, upstreamHost+"/"+repository+":v1")
 	Expect(err).NotTo(HaveOccurred())
-	AddReportEntry("Pull: "+title, ReportEntryVisibilityAlways, fmt.Sprintf(
-		"%.2f s; from the cache %.1f MiB; upstream: %d requests, %d blobs of %.1f MiB",
-		result.Duration.Seconds(), mebibytes(result.CacheBytes), result.Upstream.Requests(), result.Upstream.Blobs, mebibytes(result.Upstream.BlobBytes)))
+	report(registry, title, result)
 	return result
+}
+
+// pullImage is pull without a pod: containerd is asked as a kubelet asks it.
+func pullImage(ctx context.Context, registry *upstream.Registry, upstreamHost, repository, title string) landscape.Pull {
+	GinkgoHelper()
+	result, err := land.PullImage(ctx, registry, upstreamHost, upstreamHost+"/"+repository+":v1")
+	Expect(err).NotTo(HaveOccurred())
+	report(registry, title, result)
+	return result
+}
+
+// pullDirect pulls an image past all caches. Later pulls from the registry are
+// reported with how they compare to it.
+func pullDirect(ctx context.Context, registry *upstream.Registry, upstreamHost, repository, title string) {
+	GinkgoHelper()
+	result := pullImage(ctx, registry, upstreamHost, repository, title)
+	expectDirect(result)
+	direct[registry] = result.Duration
+}
+
+// direct is what a direct pull from a registry took.
+var direct = map[*upstream.Registry]time.Duration{}
+
+func report(registry *upstream.Registry, title string, result landscape.Pull) {
+	GinkgoHelper()
+	AddReportEntry("Pull: "+title, ReportEntryVisibilityAlways, describe(registry, result))
+}
+
+// describe tells what a pull took, beside a direct one.
+func describe(registry *upstream.Registry, result landscape.Pull) string {
+	compared := ""
+	if reference := direct[registry]; reference > 0 {
+		compared = fmt.Sprintf(" (%.2f of the direct pull's)", result.Duration.Seconds()/reference.Seconds())
+	}
+	return fmt.Sprintf("%.2f s%s; from the cache %.1f MiB; upstream: %d requests, %d blobs of %.1f MiB", result.Duration.Seconds(), compared,
+		mebibytes(result.CacheBytes), result.Upstream.Requests(), result.Upstream.Blobs, mebibytes(result.Upstream.BlobBytes))
+}
+
+// expectHostsTOML expects that the node's hosts.toml of an upstream comes, or
+// goes, within a time, and returns its content. The event is what has just
+// happened.
+func expectHostsTOML(ctx context.Context, upstreamHost string, there bool, within time.Duration, event string) string {
+	GinkgoHelper()
+	before := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	content, err := land.AwaitHostsTOML(ctx, upstreamHost, there)
+	Expect(err).NotTo(HaveOccurred())
+	change := map[bool]string{true: "has come", false: "is gone"}[there]
+	AddReportEntry("hosts.toml "+change, ReportEntryVisibilityAlways, fmt.Sprintf("%.1f s after %s", time.Since(before).Seconds(), event))
+	return content
 }
 
 // expectDirect expects that a pull went to the upstream alone.

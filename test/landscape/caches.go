@@ -58,27 +58,32 @@ func (l *Landscape) AwaitCache(ctx context.Context, upstream string) (*corev1.Po
 		}
 		return nil, fmt.Errorf("wait for the cache of %s: %w: %s", upstream, err, problem)
 	}
-	return pod, l.awaitService(ctx, upstream)
+	return pod, l.AwaitAnswer(ctx, upstream)
 }
 
-// awaitService waits until an upstream's cache answers the node at the address of
+// AwaitAnswer waits until an upstream's cache answers the node at the address of
 // its Service, which is a moment after its pod is ready.
-func (l *Landscape) awaitService(ctx context.Context, upstream string) error {
-	service := &corev1.Service{}
-	key := client.ObjectKey{Namespace: metav1.NamespaceSystem, Name: upstreamnames.ResourceName(upstream)}
-	if err := l.ShootClient.Get(ctx, key, service); err != nil {
-		return fmt.Errorf("read Service of the cache: %w", err)
+func (l *Landscape) AwaitAnswer(ctx context.Context, upstream string) error {
+	service, err := l.service(ctx, upstream)
+	if err != nil {
+		return err
 	}
-	url := service.Annotations["scheme"] + "://" + net.JoinHostPort(service.Spec.ClusterIP, "5000") + "/v2/"
 	var problem error
-	err := wait.PollUntilContextCancel(ctx, pollInterval, true, func(ctx context.Context) (bool, error) {
-		_, problem = l.Node.Run(ctx, "curl", "--silent", "--show-error", "--fail", "--insecure", "--max-time", "5", url)
+	err = wait.PollUntilContextCancel(ctx, pollInterval, true, func(ctx context.Context) (bool, error) {
+		problem = l.ask(ctx, service)
 		return problem == nil, nil
 	})
 	if err != nil {
 		return fmt.Errorf("wait for an answer of the cache of %s: %w", upstream, errors.Join(err, problem))
 	}
 	return nil
+}
+
+// ask has the node ask a cache whether it is there.
+func (l *Landscape) ask(ctx context.Context, service *corev1.Service) error {
+	url := service.Annotations["scheme"] + "://" + net.JoinHostPort(service.Spec.ClusterIP, "5000") + "/v2/"
+	_, err := l.Node.Run(ctx, "curl", "--silent", "--show-error", "--fail", "--insecure", "--max-time", "5", url)
+	return err
 }
 
 func isReady(pod *corev1.Pod) bool {

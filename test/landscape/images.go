@@ -70,7 +70,13 @@ func (l *Landscape) publishProductImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return Push(ctx, registry, pause.Context().RepositoryStr(), pause.Identifier(), pauseImage)
+	if err := Push(ctx, registry, pause.Context().RepositoryStr(), pause.Identifier(), pauseImage); err != nil {
+		return err
+	}
+	// Images of tests share its layer: what a pull takes must not depend on whether
+	// there was a pod before.
+	_, err = l.Node.Run(ctx, "ctr", "images", "pull", cluster.PauseImage)
+	return err
 }
 
 // cacheImage is the product's image of the cache server, as `make images` writes

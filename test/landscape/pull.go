@@ -23,6 +23,7 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/gardener/gardener-extension-registry-cache/test/cluster"
 	"github.com/gardener/gardener-extension-registry-cache/test/upstream"
 )
 
@@ -40,26 +41,58 @@ type Pull struct {
 // until it is ready, and removes the pod and what the node has of the image alone.
 // It returns what the pull took.
 func (l *Landscape) Run(ctx context.Context, registry *upstream.Registry, upstreamHost, image string) (Pull, error) {
+	var pod *corev1.Pod
+	pull, err := l.measure(ctx, registry, upstreamHost, func() (time.Duration, error) {
+		var err error
+		if pod, err = l.StartPod(ctx, image); err != nil {
+			return 0, err
+		}
+		return l.AwaitPod(ctx, pod)
+	})
+	if err != nil {
+		return Pull{}, err
+	}
+	return pull, l.RemovePod(ctx, pod)
+}
+
+// PullImage has containerd pull an image of an upstream, which the node does not
+// have, as the kubelet has it do for a pod, and removes what the node has of the
+// image alone. There is no pod: it takes no longer than the pull. It returns what
+// the pull took.
+func (l *Landscape) PullImage(ctx context.Context, registry *upstream.Registry, upstreamHost, image string) (Pull, error) {
+	conn, err := l.containerd(ctx)
+	if err != nil {
+		return Pull{}, err
+	}
+	defer func() { _ = conn.Close() }()
+	pull, err := l.measure(ctx, registry, upstreamHost, func() (time.Duration, error) {
+		before := time.Now()
+		_, err := runtimeapi.NewImageServiceClient(conn).PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: image}})
+		return time.Since(before), err
+	})
+	if err != nil {
+		return Pull{}, fmt.Errorf("pull image %s: %w", image, err)
+	}
+	return pull, forgetImage(ctx, l.Node, conn, image)
+}
+
+// measure returns what a pull took, which tells its duration itself.
+func (l *Landscape) measure(ctx context.Context, registry *upstream.Registry, upstreamHost string, pull func() (time.Duration, error)) (Pull, error) {
 	servedBefore, err := l.CacheBytes(ctx, upstreamHost)
 	if err != nil {
 		return Pull{}, err
 	}
 	before := registry.Counts()
-	pod, err := l.StartPod(ctx, image)
+	duration, err := pull()
 	if err != nil {
 		return Pull{}, err
 	}
-	duration, err := l.AwaitPod(ctx, pod)
-	if err != nil {
-		return Pull{}, err
-	}
-	pull := Pull{Duration: duration, Upstream: registry.Since(before)}
+	counts := registry.Since(before)
 	served, err := l.CacheBytes(ctx, upstreamHost)
 	if err != nil {
 		return Pull{}, err
 	}
-	pull.CacheBytes = served - servedBefore
-	return pull, l.RemovePod(ctx, pod)
+	return Pull{Duration: duration, CacheBytes: served - servedBefore, Upstream: counts}, nil
 }
 
 // StartPod creates a pod with an image.
@@ -150,28 +183,41 @@ func (l *Landscape) RemovePod(ctx context.Context, pod *corev1.Pod) error {
 	if err != nil {
 		return fmt.Errorf("wait for the end of a pod: %w", err)
 	}
-	return l.forgetImage(ctx, pod)
-}
-
-// forgetImage removes the image of a pod that is gone from the node, as a kubelet
-// does that needs space.
-func (l *Landscape) forgetImage(ctx context.Context, pod *corev1.Pod) error {
-	conn, err := grpc.NewClient("unix://"+l.Node.Path("/run/containerd/containerd.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := l.containerd(ctx)
 	if err != nil {
-		return fmt.Errorf("connect to containerd: %w", err)
+		return err
 	}
 	defer func() { _ = conn.Close() }()
 	if err := awaitContainersGone(ctx, runtimeapi.NewRuntimeServiceClient(conn), pod); err != nil {
 		return err
 	}
+	return forgetImage(ctx, l.Node, conn, pod.Spec.Containers[0].Image)
+}
 
-	image, images := pod.Spec.Containers[0].Image, runtimeapi.NewImageServiceClient(conn)
+// containerd returns a connection to the CRI of the node's containerd when that
+// answers: gardener-node-agent restarts it at times.
+func (l *Landscape) containerd(ctx context.Context) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("unix://"+l.Node.Path("/run/containerd/containerd.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("connect to containerd: %w", err)
+	}
+	if _, err := runtimeapi.NewRuntimeServiceClient(conn).Version(ctx, &runtimeapi.VersionRequest{}, grpc.WaitForReady(true)); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("wait for containerd: %w", err)
+	}
+	return conn, nil
+}
+
+// forgetImage removes an image that no container has from the node, as a kubelet
+// does that needs space.
+func forgetImage(ctx context.Context, node *cluster.Node, conn grpc.ClientConnInterface, image string) error {
+	images := runtimeapi.NewImageServiceClient(conn)
 	status, err := images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: image}})
 	if err != nil || status.Image == nil || len(status.Image.RepoDigests) == 0 {
 		return fmt.Errorf("find image %s on the node, by a digest: %w", image, cmp.Or(err, errors.New("it is not there")))
 	}
 	_, digest, _ := strings.Cut(status.Image.RepoDigests[0], "@sha256:")
-	manifest := l.Node.Path("/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256/" + digest)
+	manifest := node.Path("/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256/" + digest)
 
 	// By its id too, and as often as it takes: containerd adds a name of the image by
 	// its id when it learns of a pull, which may be after a removal.

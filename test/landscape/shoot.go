@@ -11,15 +11,18 @@ import (
 	"os"
 	"path/filepath"
 
+	nodeagentconfigv1alpha1 "github.com/gardener/gardener/pkg/apis/config/nodeagent/v1alpha1"
 	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	mirrorv1alpha1 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/mirror/v1alpha1"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
 	"github.com/gardener/gardener-extension-registry-cache/test/cluster"
 	"github.com/gardener/gardener-extension-registry-cache/test/gardener"
@@ -85,10 +88,7 @@ func (s *Shoot) ApplyCaches(ctx context.Context, caches ...v1alpha3.RegistryCach
 }
 
 func (s *Shoot) applyConfig(ctx context.Context, config *runtime.RawExtension) (*v1alpha3.RegistryStatus, error) {
-	if err := gardener.LabelNamespace(ctx, s.landscape.SeedClient, s.Namespace, v1alpha3.ExtensionType, true); err != nil {
-		return nil, err
-	}
-	extension, err := gardener.ReconcileExtension(ctx, s.landscape.SeedClient, s.Namespace, v1alpha3.ExtensionType, config)
+	extension, err := s.enableExtension(ctx, v1alpha3.ExtensionType, config)
 	if err != nil {
 		return nil, err
 	}
@@ -98,12 +98,42 @@ func (s *Shoot) applyConfig(ctx context.Context, config *runtime.RawExtension) (
 	return v1alpha3.DecodeStatus(extension.Status.ProviderStatus.Raw)
 }
 
-// DisableExtension takes the extension out of the Shoot.
+// ApplyMirrors reconciles the Shoot with the given mirrors.
+func (s *Shoot) ApplyMirrors(ctx context.Context, mirrors ...mirrorv1alpha1.MirrorConfiguration) error {
+	config := &mirrorv1alpha1.MirrorConfig{
+		TypeMeta: metav1.TypeMeta{APIVersion: mirrorv1alpha1.SchemeGroupVersion.String(), Kind: "MirrorConfig"},
+		Mirrors:  mirrors,
+	}
+	raw, err := json.Marshal(config)
+	if err != nil {
+		return fmt.Errorf("marshal configuration: %w", err)
+	}
+	_, err = s.enableExtension(ctx, mirrorv1alpha1.ExtensionType, &runtime.RawExtension{Raw: raw})
+	return err
+}
+
+func (s *Shoot) enableExtension(ctx context.Context, extensionType string, config *runtime.RawExtension) (*extensionsv1alpha1.Extension, error) {
+	if err := gardener.LabelNamespace(ctx, s.landscape.SeedClient, s.Namespace, extensionType, true); err != nil {
+		return nil, err
+	}
+	return gardener.ReconcileExtension(ctx, s.landscape.SeedClient, s.Namespace, extensionType, config)
+}
+
+// DisableExtension takes the caches out of the Shoot.
 func (s *Shoot) DisableExtension(ctx context.Context) error {
-	if err := gardener.LabelNamespace(ctx, s.landscape.SeedClient, s.Namespace, v1alpha3.ExtensionType, false); err != nil {
+	return s.disableExtension(ctx, v1alpha3.ExtensionType)
+}
+
+// DisableMirrors takes the mirrors out of the Shoot.
+func (s *Shoot) DisableMirrors(ctx context.Context) error {
+	return s.disableExtension(ctx, mirrorv1alpha1.ExtensionType)
+}
+
+func (s *Shoot) disableExtension(ctx context.Context, extensionType string) error {
+	if err := gardener.LabelNamespace(ctx, s.landscape.SeedClient, s.Namespace, extensionType, false); err != nil {
 		return err
 	}
-	return gardener.DeleteExtension(ctx, s.landscape.SeedClient, s.Namespace, v1alpha3.ExtensionType)
+	return gardener.DeleteExtension(ctx, s.landscape.SeedClient, s.Namespace, extensionType)
 }
 
 // ReferToSecret creates a Secret as gardenlet copies it into the Shoot's
@@ -117,6 +147,25 @@ func (s *Shoot) ReferToSecret(ctx context.Context, name string, data map[string]
 		Name:        name,
 		ResourceRef: autoscalingv1.CrossVersionObjectReference{APIVersion: "v1", Kind: "Secret", Name: name},
 	})
+	return s.updateCluster(ctx)
+}
+
+// SetCARotation sets how far the rotation of the Shoot's certificate authorities
+// is, as Gardener does before it reconciles the Shoot for this phase.
+func (s *Shoot) SetCARotation(ctx context.Context, phase gardencorev1beta1.CredentialsRotationPhase) error {
+	credentials := s.shoot.Status.Credentials
+	if credentials == nil || phase == gardencorev1beta1.RotationPreparing {
+		credentials = &gardencorev1beta1.ShootCredentials{Rotation: &gardencorev1beta1.ShootCredentialsRotation{
+			CertificateAuthorities: &gardencorev1beta1.CARotation{LastInitiationTime: ptr.To(metav1.Now())},
+		}}
+		s.shoot.Status.Credentials = credentials
+	}
+	credentials.Rotation.CertificateAuthorities.Phase = phase
+	return s.updateCluster(ctx)
+}
+
+// updateCluster brings the Shoot, as we have it, to the Seed.
+func (s *Shoot) updateCluster(ctx context.Context) error {
 	var err error
 	if s.cluster.Spec.Shoot.Raw, err = json.Marshal(s.shoot); err != nil {
 		return fmt.Errorf("marshal Shoot: %w", err)
@@ -127,11 +176,28 @@ func (s *Shoot) ReferToSecret(ctx context.Context, name string, data map[string]
 	return nil
 }
 
-// UpdateNode writes the OperatingSystemConfig anew, as gardenlet does at every
-// reconciliation, hands what the webhooks made of it to the node, and waits until
-// gardener-node-agent has applied that. It returns the OperatingSystemConfig.
-func (s *Shoot) UpdateNode(ctx context.Context) (*extensionsv1alpha1.OperatingSystemConfig, error) {
-	osc, err := gardener.WriteOperatingSystemConfig(ctx, s.landscape.SeedClient, s.osc)
+// HideFromWebhooks has the webhooks of extensions leave the Shoot's
+// OperatingSystemConfig alone, as if they were not there, until an Extension is
+// applied the next time.
+func (s *Shoot) HideFromWebhooks(ctx context.Context) error {
+	return gardener.LabelNamespace(ctx, s.landscape.SeedClient, s.Namespace, v1alpha3.ExtensionType, false)
+}
+
+// WriteOperatingSystemConfig writes the OperatingSystemConfig anew, as gardenlet
+// does at every reconciliation, and returns what the webhooks made of it. The
+// changes are what gardenlet or other extensions would write this time.
+func (s *Shoot) WriteOperatingSystemConfig(ctx context.Context, changes ...func(*extensionsv1alpha1.OperatingSystemConfig)) (*extensionsv1alpha1.OperatingSystemConfig, error) {
+	wanted := s.osc.DeepCopy()
+	for _, change := range changes {
+		change(wanted)
+	}
+	return gardener.WriteOperatingSystemConfig(ctx, s.landscape.SeedClient, wanted)
+}
+
+// UpdateNode writes the OperatingSystemConfig, hands it to the node, and waits
+// until gardener-node-agent has applied it. It returns the OperatingSystemConfig.
+func (s *Shoot) UpdateNode(ctx context.Context, changes ...func(*extensionsv1alpha1.OperatingSystemConfig)) (*extensionsv1alpha1.OperatingSystemConfig, error) {
+	osc, err := s.WriteOperatingSystemConfig(ctx, changes...)
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +205,20 @@ func (s *Shoot) UpdateNode(ctx context.Context) (*extensionsv1alpha1.OperatingSy
 		cluster.OperatingSystemConfigSecret, cluster.NodeName)
 	if err != nil {
 		return nil, err
+	}
+	return osc, nil
+}
+
+// AppliedOperatingSystemConfig is the OperatingSystemConfig that
+// gardener-node-agent has applied last, as it keeps it on the node.
+func (l *Landscape) AppliedOperatingSystemConfig() (*extensionsv1alpha1.OperatingSystemConfig, error) {
+	content, err := os.ReadFile(l.Node.Path(nodeagentconfigv1alpha1.LastAppliedOperatingSystemConfigFilePath))
+	if err != nil {
+		return nil, fmt.Errorf("read what gardener-node-agent has applied: %w", err)
+	}
+	osc := &extensionsv1alpha1.OperatingSystemConfig{}
+	if err := yaml.Unmarshal(content, osc); err != nil {
+		return nil, fmt.Errorf("read what gardener-node-agent has applied: %w", err)
 	}
 	return osc, nil
 }

@@ -98,7 +98,9 @@ var _ = Describe("a cache that answers, but wrongly", func() {
 			results[i] = t.pullInBackground(ctx, c, cachedName)
 		}
 		t.awaitHosts(ctx, cachedName, began, withdrawn, "withdrawn")
-		// The script ends the connections: containerd 2 does not give up by itself.
+		// As the kubelet of its node ends a pod that is not live: containerd 2 does not
+		// give up by itself.
+		Expect(d.server.Close()).To(Succeed())
 		for i, c := range containerds {
 			var result pullResult
 			Eventually(results[i], pullTimeout).Should(Receive(&result))

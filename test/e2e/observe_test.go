@@ -1,0 +1,133 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/gardener/gardener-extension-registry-cache/test/upstream"
+)
+
+// Who has written a hosts.toml is in its first line.
+const (
+	writtenByUs        = "# Written by registry-hosts.service"
+	writtenByNodeAgent = "# managed by gardener-node-agent"
+)
+
+// observation is what happened on the node in a time in which it pulled an image
+// again and again.
+type observation struct {
+	// writers are those of hosts.toml, one after the other, with the time at which
+	// each was seen first.
+	writers []string
+	// cached and direct are how many pulls were served by the cache and past it.
+	cached, direct int
+	slowest        time.Duration
+	failures       []error
+}
+
+// observe pulls the image app:v1, and looks at the upstream's hosts.toml, until it is told
+// to stop. What happened is reported with what that is to be called.
+func observe(ctx context.Context, registry *upstream.Registry, upstreamHost string) (stop func(what string) *observation) {
+	var (
+		result  = &observation{}
+		stopped = make(chan struct{})
+		end     = sync.OnceFunc(func() { close(stopped) })
+		group   sync.WaitGroup
+	)
+	group.Go(func() { result.watch(stopped, upstreamHost) })
+	group.Go(func() {
+		for !isClosed(stopped) && len(result.failures) == 0 {
+			result.pull(ctx, registry, upstreamHost, upstreamHost+"/app:v1")
+		}
+	})
+	wait := func() {
+		end()
+		group.Wait()
+	}
+	DeferCleanup(wait)
+	return func(what string) *observation {
+		GinkgoHelper()
+		wait()
+		AddReportEntry("Pulls: during "+what, ReportEntryVisibilityAlways, fmt.Sprintf(
+			"%d through the cache, %d direct, the slowest in %.2f s, %d failed; hosts.toml is written by %s",
+			result.cached, result.direct, result.slowest.Seconds(), len(result.failures), strings.Join(result.writers, ", ")))
+		return result
+	}
+}
+
+func (o *observation) pull(ctx context.Context, registry *upstream.Registry, upstreamHost, image string) {
+	result, err := land.PullImage(ctx, registry, upstreamHost, image)
+	switch {
+	case err != nil:
+		o.failures = append(o.failures, err)
+	case result.Upstream.BlobBytes == 0:
+		o.cached++
+	default:
+		o.direct++
+	}
+	o.slowest = max(o.slowest, result.Duration)
+}
+
+// watch records changes of the writer until it is told to stop.
+func (o *observation) watch(stopped <-chan struct{}, upstreamHost string) {
+	began, last := time.Now(), ""
+	for ; !isClosed(stopped); time.Sleep(5 * time.Millisecond) {
+		if writer := writerOf(hostsTOML(upstreamHost)); writer != last {
+			o.writers = append(o.writers, fmt.Sprintf("%s (%.2f s)", writer, time.Since(began).Seconds()))
+			last = writer
+		}
+	}
+}
+
+// writerOf says who has written a file: node-agent, us, somebody else, or nobody if
+// there is none.
+func writerOf(file string) string {
+	content, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return "nobody"
+	case strings.HasPrefix(string(content), writtenByUs):
+		return "us"
+	case strings.HasPrefix(string(content), writtenByNodeAgent):
+		return "node-agent"
+	}
+	return "somebody else"
+}
+
+func isClosed(channel <-chan struct{}) bool {
+	select {
+	case <-channel:
+		return true
+	default:
+		return false
+	}
+}
+
+// expectNoFailure expects that each pull succeeded.
+func (o *observation) expectNoFailure() {
+	GinkgoHelper()
+	Expect(o.failures).To(BeEmpty())
+	Expect(o.cached + o.direct).NotTo(BeZero())
+}
+
+// expectSwitch expects that hosts.toml was gardener-node-agent's at first and is
+// ours now, and nobody else's in between.
+func (o *observation) expectSwitch() {
+	GinkgoHelper()
+	o.expectNoFailure()
+	Expect(o.writers[0]).To(HavePrefix("node-agent"))
+	Expect(o.writers[len(o.writers)-1]).To(HavePrefix("us"))
+	Expect(o.writers).NotTo(ContainElement(HavePrefix("somebody else")))
+}
