@@ -12,10 +12,10 @@ shopt -s inherit_errexit
 unset GOOS GOARCH # all runs on this machine
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# What the integration tests run, and what the test cluster runs beside it.
-integration_binaries=(kube-apiserver kube-controller-manager etcd gardener-resource-manager)
+# What the integration tests run, and what the test cluster runs.
+integration_binaries=(kube-apiserver kube-controller-manager kubectl etcd gardener-apiserver gardener-resource-manager)
 cluster_binaries=(
-  "${integration_binaries[@]}" kube-scheduler kubectl kubelet kube-proxy gardener-node-agent
+  kube-apiserver kube-controller-manager kubectl etcd gardener-resource-manager kube-scheduler kubelet kube-proxy gardener-node-agent
   containerd containerd-shim-runc-v2 ctr runc bridge host-local loopback portmap
 )
 

@@ -54,7 +54,7 @@ tool() {
       flags="$(version_flags kubernetes k8s.io/kubernetes)"
       build "$name" kubernetes "k8s.io/kubernetes/cmd/$name" "$flags"
       ;;
-    gardener-node-agent | gardener-resource-manager)
+    gardener-apiserver | gardener-node-agent | gardener-resource-manager)
       flags="$(version_flags gardener github.com/gardener/gardener)"
       build "$name" gardener "github.com/gardener/gardener/cmd/$name" "$flags"
       ;;

@@ -7,16 +7,13 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
@@ -27,7 +24,6 @@ import (
 	webhookcmd "github.com/gardener/gardener/extensions/pkg/webhook/cmd"
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
-	gardenerhealthz "github.com/gardener/gardener/pkg/healthz"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/controller"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/imagevector"
@@ -57,48 +53,24 @@ type controllerOptions struct {
 }
 
 func newControllerCommand() *cobra.Command {
-	options := newControllerOptions()
-	cmd := &cobra.Command{
-		Use:   "controller",
-		Short: "Run the controller and the webhook of a Seed",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := options.complete(); err != nil {
-				return err
-			}
-			return options.run(cmd.Context())
-		},
-	}
-	options.addFlags(cmd.Flags())
-	return cmd
+	return newSubcommand("controller", "Run the controller and the webhook of a Seed", newControllerOptions())
 }
 
 func newControllerOptions() *controllerOptions {
 	o := &controllerOptions{
-		rest: &controllercmd.RESTOptions{},
-		manager: &controllercmd.ManagerOptions{
-			LeaderElection:          true,
-			LeaderElectionID:        controllercmd.LeaderElectionNameID(extensionName),
-			LeaderElectionNamespace: os.Getenv("LEADER_ELECTION_NAMESPACE"),
-			WebhookServerPort:       443,
-			WebhookCertDir:          "/tmp/" + extensionName + "-cert",
-		},
+		rest:       &controllercmd.RESTOptions{},
+		manager:    newManagerOptions(extensionName),
 		general:    &controllercmd.GeneralOptions{},
 		reconciler: &controllercmd.ReconcilerOptions{},
 		controller: &controllercmd.ControllerOptions{MaxConcurrentReconciles: 5},
-		heartbeat: &heartbeatcmd.Options{
-			ExtensionName:        extensionName,
-			RenewIntervalSeconds: 30,
-			Namespace:            os.Getenv("LEADER_ELECTION_NAMESPACE"),
-		},
+		heartbeat:  newHeartbeatOptions(extensionName),
 	}
 	o.controllers = controllercmd.NewSwitchOptions(
 		controllercmd.Switch(controller.CacheControllerName, o.addCacheController),
 		controllercmd.Switch(controller.MirrorControllerName, o.addMirrorController),
 		controllercmd.Switch(heartbeat.ControllerName, o.addHeartbeat),
 	)
-	o.webhooks = webhookcmd.NewAddToManagerOptions(shortName, "", nil, o.general,
-		&webhookcmd.ServerOptions{Namespace: os.Getenv("WEBHOOK_CONFIG_NAMESPACE")},
+	o.webhooks = webhookcmd.NewAddToManagerOptions(shortName, "", nil, o.general, newWebhookServerOptions(),
 		webhookcmd.NewSwitchOptions(
 			webhookcmd.Switch(webhook.CacheName, webhook.NewCacheWebhook),
 			webhookcmd.Switch(webhook.MirrorName, webhook.NewMirrorWebhook),
@@ -116,13 +88,7 @@ func (o *controllerOptions) addFlags(flags *pflag.FlagSet) {
 }
 
 func (o *controllerOptions) complete() error {
-	if err := o.all.Complete(); err != nil {
-		return fmt.Errorf("complete options: %w", err)
-	}
-	if err := o.heartbeat.Validate(); err != nil {
-		return fmt.Errorf("validate options: %w", err)
-	}
-	return nil
+	return complete(o.all, o.heartbeat)
 }
 
 func (o *controllerOptions) run(ctx context.Context) error {
@@ -186,26 +152,5 @@ func (o *controllerOptions) extensionControllerOptions() controller.Options {
 }
 
 func (o *controllerOptions) addHeartbeat(_ context.Context, mgr manager.Manager) error {
-	options := o.heartbeat.Completed()
-	return heartbeat.Add(mgr, heartbeat.AddArgs{
-		ExtensionName:        options.ExtensionName,
-		Namespace:            options.Namespace,
-		RenewIntervalSeconds: options.RenewIntervalSeconds,
-		Clock:                clock.RealClock{},
-	})
-}
-
-func addHealthChecks(mgr manager.Manager) error {
-	log := mgr.GetLogger()
-	for _, err := range []error{
-		mgr.AddHealthzCheck("ping", healthz.Ping),
-		mgr.AddHealthzCheck("informer-sync", gardenerhealthz.NewCacheSyncHealthzWithDeadline(log, clock.RealClock{}, mgr.GetCache(), gardenerhealthz.DefaultCacheSyncDeadline)),
-		mgr.AddReadyzCheck("informer-sync", gardenerhealthz.NewCacheSyncHealthz(mgr.GetCache())),
-		mgr.AddReadyzCheck("webhook-server", mgr.GetWebhookServer().StartedChecker()),
-	} {
-		if err != nil {
-			return fmt.Errorf("add health check: %w", err)
-		}
-	}
-	return nil
+	return addHeartbeat(mgr, o.heartbeat)
 }

@@ -3,7 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command gardener-extension-registry-cache is the extension: the controller in
-// the Seed, with its webhook.
+// the Seed, with its webhook, and the admission webhooks of the garden cluster.
 package main
 
 import (
@@ -32,6 +32,6 @@ func newCommand() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	cmd.AddCommand(newControllerCommand())
+	cmd.AddCommand(newControllerCommand(), newAdmissionCommand())
 	return cmd
 }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -75,68 +74,71 @@ func mirrorSecrets(config *mirrorv1alpha1.MirrorConfig, fldPath *field.Path) []s
 	return uses
 }
 
-// resolve returns the uses that lead to a Secret. What others lead to is reported
-// without a look at it.
+// resolve returns the uses that lead to a Secret, the first of each: what is wrong
+// with it is then said once. What others lead to is reported without a look at it.
 func resolve(uses []secretUse, resources []gardencorev1beta1.NamedResourceReference) []secretUse {
 	var resolved []secretUse
+	seen := make(map[string]bool)
 	for _, use := range uses {
 		resource := v1beta1helper.GetResourceByName(resources, use.reference)
-		if resource != nil && resource.ResourceRef.APIVersion == "v1" && resource.ResourceRef.Kind == "Secret" {
-			use.secret = resource.ResourceRef.Name
-			resolved = append(resolved, use)
+		if resource == nil || resource.ResourceRef.APIVersion != "v1" || resource.ResourceRef.Kind != "Secret" || seen[resource.ResourceRef.Name] {
+			continue
 		}
+		use.secret = resource.ResourceRef.Name
+		seen[use.secret] = true
+		resolved = append(resolved, use)
 	}
 	return resolved
 }
 
-// validateSecrets judges the Secrets to which uses lead, each of which is read
-// once.
+// validateSecrets judges the Secrets to which uses lead. They are read at the same
+// time, and judged in this goroutine, whose panics do not end the program: their
+// content is anybody's.
 func (v *Validator) validateSecrets(ctx context.Context, namespace string, uses []secretUse) field.ErrorList {
-	if len(uses) == 0 {
-		return nil
+	type result struct {
+		index  int
+		secret *corev1.Secret
+		err    error
 	}
-	indices := make(map[string][]int)
+	// The end of this program cancels ctx, and is no reason to refuse a Shoot.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	defer cancel()
+	results := make(chan result, len(uses))
 	for i, use := range uses {
-		indices[use.secret] = append(indices[use.secret], i)
+		go func() {
+			secret, err := v.readSecret(ctx, client.ObjectKey{Namespace: namespace, Name: use.secret})
+			results <- result{i, secret, err}
+		}()
 	}
 
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
 	problems := make([]field.ErrorList, len(uses))
-	var group sync.WaitGroup
-	for name, indices := range indices {
-		group.Go(func() {
-			err := v.withSecret(ctx, client.ObjectKey{Namespace: namespace, Name: name}, func(secret *corev1.Secret) {
-				for _, i := range indices {
-					problems[i] = uses[i].validate(secret, uses[i].fldPath, uses[i].reference)
-				}
-			})
-			if err != nil {
-				for _, i := range indices {
-					problems[i] = field.ErrorList{readProblem(err, namespace, uses[i])}
-				}
-			}
-		})
+	for range uses {
+		r := <-results
+		use := uses[r.index]
+		if r.err == nil {
+			// After that time nobody waits any more.
+			r.err = ctx.Err()
+		}
+		if r.err != nil {
+			problems[r.index] = field.ErrorList{readProblem(r.err, namespace, use)}
+		} else {
+			problems[r.index] = use.validate(r.secret, use.fldPath, use.reference)
+		}
 	}
-	group.Wait()
 	return slices.Concat(problems...)
 }
 
-// withSecret calls a function with a Secret. However many requests come at once,
-// few Secrets are asked for and held at the same time.
-func (v *Validator) withSecret(ctx context.Context, key client.ObjectKey, f func(*corev1.Secret)) error {
+// readSecret asks for few Secrets at the same time, however many requests come at
+// once.
+func (v *Validator) readSecret(ctx context.Context, key client.ObjectKey) (*corev1.Secret, error) {
 	select {
 	case v.reads <- struct{}{}:
 		defer func() { <-v.reads }()
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 	secret := &corev1.Secret{}
-	if err := v.reader.Get(ctx, key, secret); err != nil {
-		return err
-	}
-	f(secret)
-	return nil
+	return secret, v.reader.Get(ctx, key, secret)
 }
 
 // readProblem says why a Secret could not be read. A Shoot whose Secrets cannot

@@ -67,7 +67,7 @@ func validateContainerRuntimes(shoot, old *gardencorev1beta1.Shoot) field.ErrorL
 	var problems field.ErrorList
 	for i, worker := range shoot.Spec.Provider.Workers {
 		name := containerRuntime(worker)
-		if name == gardencorev1beta1.CRINameContainerD || name == accepted[worker.Name] {
+		if before, existed := accepted[worker.Name]; name == gardencorev1beta1.CRINameContainerD || existed && name == before {
 			continue
 		}
 		problems = append(problems, field.Invalid(field.NewPath("spec", "provider", "workers").Index(i).Child("cri", "name"), string(name),

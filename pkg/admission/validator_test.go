@@ -47,6 +47,9 @@ func (s *secrets) Get(ctx context.Context, key client.ObjectKey, object client.O
 	s.mu.Lock()
 	s.reads = append(s.reads, key.String())
 	s.mu.Unlock()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	resource := schema.GroupResource{Resource: "secrets"}
 	secret := object.(*corev1.Secret)
 	secret.Namespace, secret.Name, secret.Immutable = key.Namespace, key.Name, ptr.To(true)
@@ -61,7 +64,7 @@ func (s *secrets) Get(ctx context.Context, key client.ObjectKey, object client.O
 		return apierrors.NewForbidden(resource, key.Name, errors.New("ask them"))
 	case key.Name == "broken":
 		return errors.New("connection refused")
-	case key.Name == "slow":
+	case strings.HasPrefix(key.Name, "slow"):
 		<-ctx.Done()
 		return fmt.Errorf("get: %w", ctx.Err())
 	default:
@@ -138,6 +141,8 @@ func worker(name, containerRuntime string) change {
 	}
 }
 
+func emptyRuntime(shoot *gardencorev1beta1.Shoot) { shoot.Spec.Provider.Workers[0].CRI.Name = "" }
+
 func inDeletion(shoot *gardencorev1beta1.Shoot) { shoot.DeletionTimestamp = &metav1.Time{} }
 
 func hibernated(shoot *gardencorev1beta1.Shoot) {
@@ -175,12 +180,14 @@ func TestCreate(t *testing.T) {
 		"without workers":       {shoot: newShoot(with("registry-cache", caches+"- upstream: docker.io"))},
 		"default runtime":       {shoot: newShoot(with("registry-cache", caches+"- upstream: docker.io"), worker("a", ""))},
 		"disabled and wrong":    {shoot: newShoot(with("registry-cache", "foo: bar"), disabled, worker("a", "docker"))},
+		"no runtime's name":     {shoot: newShoot(with("registry-cache", caches+"- upstream: docker.io"), worker("a", "containerd"), emptyRuntime), want: []string{`spec.provider.workers[0].cri.name: Invalid value: "": ` + needsRuntime}},
 		"disabled and empty":    {shoot: newShoot(with("registry-mirror", ""), disabled)},
 		"in deletion and wrong": {shoot: newShoot(with("registry-cache", "foo: bar"), worker("a", "docker"), inDeletion)},
-		"Secrets, each read once": {
+		"Secrets, of which each is read and reported once": {
 			shoot: newShoot(with("registry-cache", caches+"- {upstream: a.io, secretReferenceName: one}\n- {upstream: b.io, secretReferenceName: two}\n- {upstream: c.io}"),
-				resource("one", "credentials"), resource("two", "credentials"), resource("other", "missing")),
-			reads: []string{"garden-dev/credentials"},
+				resource("one", "mutable"), resource("two", "mutable"), resource("other", "missing")),
+			want:  []string{cacheConfig + `.caches[0].secretReferenceName: Invalid value: "one": the referenced Secret "garden-dev/mutable" must be immutable: set its field immutable to true`},
+			reads: []string{"garden-dev/mutable"},
 		},
 
 		"no configuration of caches": {
@@ -232,7 +239,7 @@ func TestCreate(t *testing.T) {
 				cacheConfig + `.caches[3].secretReferenceName: Internal error: the Secret "garden-dev/broken" could not be read: try again: connection refused`,
 				`spec.extensions[1].providerConfig.mirrors[0].hosts[0].caBundleSecretReferenceName: Invalid value: "empty": the referenced Secret "garden-dev/empty" lacks the key "bundle.crt": add it`,
 			},
-			reads: []string{"garden-dev/gone", "garden-dev/empty", "garden-dev/forbidden", "garden-dev/broken"},
+			reads: []string{"garden-dev/gone", "garden-dev/empty", "garden-dev/empty", "garden-dev/forbidden", "garden-dev/broken"},
 		},
 		"too large": {
 			shoot: newShoot(with("registry-cache", caches+"- upstream: "+strings.Repeat("a", 64<<10))),
@@ -388,8 +395,8 @@ func TestSlowSecretsAreWaitedForTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewWithT(t)
 		started := time.Now()
-		shoot := newShoot(with("registry-cache", caches+"- {upstream: a.io, secretReferenceName: slow}\n- {upstream: b.io, secretReferenceName: slow}"),
-			with("registry-mirror", mirrors+"- {upstream: a.io, hosts: [{host: 'https://m', caBundleSecretReferenceName: slow}]}"), resource("slow", "slow"))
+		shoot := newShoot(with("registry-cache", caches+"- {upstream: a.io, secretReferenceName: slow}\n- {upstream: b.io, secretReferenceName: slower}"),
+			with("registry-mirror", mirrors+"- {upstream: a.io, hosts: [{host: 'https://m', caBundleSecretReferenceName: slow}]}"), resource("slow", "slow"), resource("slower", "slow-too"))
 
 		problems := admission.NewValidator(&secrets{}).Validate(t.Context(), shoot, nil)
 
@@ -397,6 +404,14 @@ func TestSlowSecretsAreWaitedForTogether(t *testing.T) {
 		g.Expect(problems[0].Error()).To(Equal(cacheConfig + `.caches[0].secretReferenceName: Internal error: the Secret "garden-dev/slow" could not be read within 5s: try again`))
 		g.Expect(time.Since(started)).To(Equal(5 * time.Second))
 	})
+}
+
+func TestTheEndOfTheProgramRefusesNoShoot(t *testing.T) {
+	g := NewWithT(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	shoot := newShoot(with("registry-cache", caches+"- {upstream: a.io, secretReferenceName: one}"), resource("one", "credentials"))
+	g.Expect(admission.NewValidator(&secrets{}).Validate(ctx, shoot, nil)).To(BeEmpty())
 }
 
 // busy counts how many Secrets are asked for at the same time.

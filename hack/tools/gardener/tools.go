@@ -11,6 +11,7 @@
 package gardener
 
 import (
+	_ "github.com/gardener/gardener/cmd/gardener-apiserver"
 	_ "github.com/gardener/gardener/cmd/gardener-node-agent"
 	_ "github.com/gardener/gardener/cmd/gardener-resource-manager"
 )
