@@ -239,7 +239,7 @@ collect_host() {
   [ "$words" != "$probe" ] || return 0
   # A mirror may be far away, and have a name that is to be looked up.
   case $words in
-    any' '*) connect_timeout=2 max_time=2 ;;
+    any' '*) connect_timeout=1.9 max_time=1.9 ;;
     *) connect_timeout=1 max_time=1.5 ;;
   esac
   words=${words#* }
