@@ -80,10 +80,12 @@ func (o *observation) pull(ctx context.Context, registry *upstream.Registry, ups
 	o.slowest = max(o.slowest, result.Duration)
 }
 
-// watch records changes of the writer until it is told to stop.
+// watch records changes of the writer until it is told to stop, and then once more:
+// what the caller has seen before that is always recorded.
 func (o *observation) watch(stopped <-chan struct{}, upstreamHost string) {
 	began, last := time.Now(), ""
-	for ; !isClosed(stopped); time.Sleep(5 * time.Millisecond) {
+	for ended := false; !ended; time.Sleep(5 * time.Millisecond) {
+		ended = isClosed(stopped)
 		if writer := writerOf(hostsTOML(upstreamHost)); writer != last {
 			o.writers = append(o.writers, fmt.Sprintf("%s (%.2f s)", writer, time.Since(began).Seconds()))
 			last = writer
