@@ -94,7 +94,7 @@ func TestBadInput(t *testing.T) {
 		"no such file":    {[]string{"--config", "/none/config.yaml"}, "open /none/config.yaml: no such file"},
 		"empty file":      {[]string{"--config", writeConfig(t, "")}, "configuration is empty"},
 		"other kind":      {[]string{"--config", writeConfig(t, "apiVersion: v1\nkind: Secret\n")}, `got "v1" and "Secret"`},
-		"unknown field":   {[]string{"--config", writeConfig(t, header+"mirror: x\n")}, `unknown field "mirror"`},
+		"unknown field":   {[]string{"--config", writeConfig(t, header+"mirror: x\n")}, `mirror: Forbidden: unknown field`},
 		"missing values":  {[]string{"--config", writeConfig(t, header)}, "remoteURL"},
 		"no credentials":  {[]string{"--config", writeConfig(t, header+"upstream: a.b\nremoteURL: https://a.b\ncredentialsDir: /none\nstorage: {rootDirectory: "+t.TempDir()+"}\n")}, "/none/username: no such file or directory; "},
 		"bad certificate": {[]string{"--config", writeConfig(t, header+"upstream: a.b\nremoteURL: https://a.b\nserver: {tls: {certFile: /none/crt, keyFile: /none/key}}\n")}, "server.tls: open /none/crt"},

@@ -80,45 +80,52 @@ func (r rules[C]) judge(shoot, old *gardencorev1beta1.Shoot, index int) (field.E
 		return nil, nil
 	}
 
-	config, problem := r.read(raw, fldPath)
+	config, problems := r.read(raw, fldPath)
 	var oldConfig *C
 	if oldExtension != nil {
 		oldRaw := providerConfig(oldExtension)
 		// What is wrong with it is no news.
-		oldConfig, _ = r.read(oldRaw, nil)
-		if isSame(config, oldConfig, raw, oldRaw) && r.hasSameReferences(config, shoot, old) {
+		var oldProblems field.ErrorList
+		oldConfig, oldProblems = r.read(oldRaw, fldPath)
+		readable := len(problems) == 0 && len(oldProblems) == 0
+		if isSame(config, oldConfig, readable, raw, oldRaw) && r.hasSameReferences(config, shoot, old) {
 			return nil, nil
 		}
 	}
-	if problem != nil {
-		return field.ErrorList{problem}, nil
+	if config == nil {
+		return problems, nil
 	}
-	problems := append(r.validate(config, oldConfig, fldPath), r.validateReferences(config, shoot.Spec.Resources, fldPath)...)
+	problems = append(problems, r.validate(config, oldConfig, fldPath)...)
+	problems = append(problems, r.validateReferences(config, shoot.Spec.Resources, fldPath)...)
 	return problems, resolve(r.secrets(config, fldPath), shoot.Spec.Resources)
 }
 
-// read returns a configuration, or why there is none.
-func (r rules[C]) read(raw []byte, fldPath *field.Path) (*C, *field.Error) {
+// read returns a configuration, and what is wrong with how it is written. It
+// returns none if it cannot be known.
+func (r rules[C]) read(raw []byte, fldPath *field.Path) (*C, field.ErrorList) {
 	if err := checkBounds(raw); err != nil {
-		return nil, field.Invalid(fldPath, field.OmitValueType{}, err.Error())
+		return nil, field.ErrorList{field.Invalid(fldPath, field.OmitValueType{}, err.Error())}
 	}
 	config, err := r.decode(raw)
 	if errors.Is(err, strict.ErrEmpty) {
-		return nil, field.Required(fldPath, r.required)
+		return nil, field.ErrorList{field.Required(fldPath, r.required)}
+	}
+	if problems := (strict.FieldErrors)(nil); errors.As(err, &problems) {
+		return config, problems.In(fldPath)
 	}
 	if err != nil {
-		return nil, field.Invalid(fldPath, field.OmitValueType{}, err.Error())
+		return nil, field.ErrorList{field.Invalid(fldPath, field.OmitValueType{}, err.Error())}
 	}
 	return config, nil
 }
 
-// isSame says whether two configurations mean the same. One that cannot be read
-// is nil, and means what it says.
-func isSame[C any](config, oldConfig *C, raw, oldRaw []byte) bool {
+// isSame says whether two configurations mean the same. One that is not readable
+// means what it says.
+func isSame[C any](config, oldConfig *C, readable bool, raw, oldRaw []byte) bool {
 	if bytes.Equal(raw, oldRaw) {
 		return true
 	}
-	if config != nil && oldConfig != nil {
+	if readable {
 		return equality.Semantic.DeepEqual(config, oldConfig)
 	}
 	var document, oldDocument any

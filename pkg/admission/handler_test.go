@@ -119,7 +119,7 @@ func TestAnswersAreBounded(t *testing.T) {
 			`Invalid value: 19901 more problems are not shown: correct these first`,
 		},
 		"values":         {fmt.Sprintf(`{"apiVersion":"registry.extensions.gardener.cloud/v1alpha3","kind":"RegistryConfig","caches":[{"upstream":%q,"remoteURL":%q}]}`, long, long), 3, ""},
-		"unknown fields": {fmt.Sprintf(`{"apiVersion":"registry.extensions.gardener.cloud/v1alpha3","kind":"RegistryConfig","caches":[],%q:1}`, long), 1, ""},
+		"unknown fields": {fmt.Sprintf(`{"apiVersion":"registry.extensions.gardener.cloud/v1alpha3","kind":"RegistryConfig","caches":[],%q:1}`, long), 2, ""},
 		"version":        {fmt.Sprintf(`{"apiVersion":%q}`, long), 1, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

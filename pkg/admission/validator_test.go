@@ -162,6 +162,7 @@ const (
 	cacheConfig  = "spec.extensions[0].providerConfig"
 	needsCache   = "must be a RegistryConfig of apiVersion registry.extensions.gardener.cloud/v1alpha3 with one cache or more: set it, or remove the extension"
 	needsMirror  = "must be a MirrorConfig of apiVersion mirror.extensions.gardener.cloud/v1alpha1 with the mirrors of one upstream or more: set it, or remove the extension"
+	unknownField = "unknown field: expected one of upstream, remoteURL, volume, garbageCollection, secretReferenceName, proxy, http, highAvailability, serviceNameSuffix"
 	hasPath      = "must not have a path: remove / and what follows it"
 	badScheme    = "must start with http:// or https://"
 	needsRuntime = "must be containerd: registry-cache and registry-mirror work with no other container runtime"
@@ -200,7 +201,7 @@ func TestCreate(t *testing.T) {
 		},
 		"unknown fields": {
 			shoot: newShoot(with("registry-cache", caches+"- {upstream: docker.io, size: 10Gi}\n- {upstream: a.io, ttl: 0s}")),
-			want:  []string{cacheConfig + `: Invalid value: decode RegistryConfig: strict decoding error: unknown field "caches[0].size", unknown field "caches[1].ttl"`},
+			want:  []string{cacheConfig + `.caches[0].size: Forbidden: ` + unknownField, cacheConfig + `.caches[1].ttl: Forbidden: ` + unknownField},
 		},
 		"other kind": {
 			shoot: newShoot(with("registry-cache", mirrors+"- {upstream: docker.io, hosts: [{host: https://m.example.com}]}")),

@@ -45,7 +45,7 @@ func TestMirrorsAreChecked(t *testing.T) {
 		"with a bundle": {valid, map[string]string{"ref-ca-v1": string(bundle)}, nil},
 
 		"empty":         {"", nil, []string{"spec.providerConfig: configuration is empty"}},
-		"unknown field": {mirrorConfig(`{"url":"https://a.io"}`), nil, []string{`spec.providerConfig: decode MirrorConfig: strict decoding error: unknown field "mirrors[0].hosts[0].url"`}},
+		"unknown field": {mirrorConfig(`{"url":"https://a.io"}`), nil, []string{`spec.providerConfig: decode MirrorConfig: mirrors[0].hosts[0].url: Forbidden: unknown field: expected one of host`}},
 		"invalid hosts": {mirrorConfig(`{"host":"a.io"},{"host":"https://b.io/../c"}`), nil, []string{
 			`spec.providerConfig.mirrors[0].hosts[0].host: Invalid value: "a.io": must start with http`,
 			`spec.providerConfig.mirrors[0].hosts[1].host: Invalid value: "https://b.io/../c": must not have`,

@@ -18,8 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
-	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
@@ -45,7 +45,8 @@ func NewDecoder(addToScheme func(*runtime.Scheme) error) Decoder {
 }
 
 // Decode decodes raw into an object of the given kind. It returns ErrEmpty if
-// raw is empty or `null`.
+// raw is empty or `null`, and FieldErrors for all fields that are wrong. If these
+// are only unknown ones, the object has all the others.
 func (d Decoder) Decode(raw []byte, kind schema.GroupVersionKind, into runtime.Object) error {
 	trimmed := bytes.TrimSpace(raw)
 	if len(trimmed) == 0 || bytes.Equal(trimmed, []byte("null")) {
@@ -68,33 +69,37 @@ func (d Decoder) Decode(raw []byte, kind schema.GroupVersionKind, into runtime.O
 			return nil
 		}
 	}
-	// Of two values for one field checkValues sees the last only, the decoder
-	// reads both.
-	if err := checkDuplicates(document); err != nil {
+	errs, err := checkDuplicates(document)
+	if err != nil {
 		return fmt.Errorf("decode %s: %w", kind.Kind, err)
 	}
-	// The decoder's errors of values name no field, or speak of Go types.
-	if errs := checkValues("", document, reflect.TypeOf(into)); len(errs) > 0 {
-		return fmt.Errorf("decode %s: %w", kind.Kind, utilerrors.NewAggregate(errs))
+	errs = append(errs, checkFields(nil, document, reflect.TypeOf(into))...)
+	// The decoder's errors of values name no field, or speak of Go types, and of two
+	// values for one field it reads the one that was not checked, too.
+	if !FieldErrors(errs).areUnknown() {
+		return fmt.Errorf("decode %s: %w", kind.Kind, FieldErrors(errs))
 	}
-
-	if _, _, err := d.decoder.Decode(document, nil, into); err != nil {
+	if _, _, err := d.decoder.Decode(document, nil, into); err != nil && (len(errs) == 0 || !runtime.IsStrictDecodingError(err)) {
 		return fmt.Errorf("decode %s: %w", kind.Kind, err)
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("decode %s: %w", kind.Kind, FieldErrors(errs))
 	}
 	return nil
 }
 
-// New decodes raw into a new object of the given kind as Decoder.Decode does.
-// It returns nil with an error.
+// New decodes raw into a new object of the given kind as Decoder.Decode does. With
+// an error it returns nil, unless it is FieldErrors that are only of unknown fields.
 func New[T any, PT interface {
 	*T
 	runtime.Object
 }](decoder Decoder, raw []byte, kind schema.GroupVersionKind) (*T, error) {
 	object := new(T)
-	if err := decoder.Decode(raw, kind, PT(object)); err != nil {
+	err := decoder.Decode(raw, kind, PT(object))
+	if errs := (FieldErrors)(nil); err != nil && !(errors.As(err, &errs) && errs.areUnknown()) {
 		return nil, err
 	}
-	return object, nil
+	return object, err
 }
 
 // toJSON returns JSON as it is: a detour through YAML would lose the paths of
@@ -110,14 +115,24 @@ func toJSON(raw []byte) ([]byte, error) {
 	return document, nil
 }
 
-// checkDuplicates returns an error with the path of every duplicate field.
-func checkDuplicates(document []byte) error {
+// checkDuplicates returns an error for each field that is there twice.
+func checkDuplicates(document []byte) (field.ErrorList, error) {
 	var discarded any
 	duplicates, err := kjson.UnmarshalStrict(document, &discarded, kjson.DisallowDuplicateFields)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return utilerrors.NewAggregate(duplicates)
+	var errs field.ErrorList
+	for _, duplicate := range duplicates {
+		path := duplicate.Error()
+		if fieldError := (kjson.FieldError)(nil); errors.As(duplicate, &fieldError) {
+			path = fieldError.FieldPath()
+		}
+		err := field.Duplicate(nil, field.OmitValueType{})
+		err.Field, err.Detail = path, "keep the field once"
+		errs = append(errs, err)
+	}
+	return errs, nil
 }
 
 // checkKind tells a document that is no object, or of another kind, from an

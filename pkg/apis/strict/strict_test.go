@@ -98,30 +98,30 @@ func TestDecodeErrors(t *testing.T) {
 		"other kind":            {`{"apiVersion":"strict.test/v2","kind":"Other"}`, `expected apiVersion "strict.test/v1" and kind "Sample", but got "strict.test/v2" and "Other"`},
 		"kind of another type":  {`{"apiVersion":1,"kind":{}}`, `expected apiVersion "strict.test/v1" and kind "Sample", but got 1 and an object`},
 
-		"unknown field":           {head + `"items":[{},{"foo":1}]}`, `decode Sample: strict decoding error: unknown field "items[1].foo"`},
-		"unknown fields":          {head + `"foo":1,"items":[{"bar":1}]}`, `decode Sample: strict decoding error: unknown field "foo", unknown field "items[0].bar"`},
-		"field in capitals":       {head + `"Name":"a"}`, `decode Sample: strict decoding error: unknown field "Name"`},
-		"unknown field in YAML":   {"apiVersion: strict.test/v1\nkind: Sample\nitems: [{foo: 1}]", `decode Sample: strict decoding error: unknown field "items[0].foo"`},
-		"duplicate field":         {head + `"items":[{"ttl":"1s","ttl":"1s"}]}`, `decode Sample: duplicate field "items[0].ttl"`},
+		"unknown field":           {head + `"items":[{},{"foo":1}]}`, `decode Sample: items[1].foo: Forbidden: unknown field: expected one of ttl, size, enabled, items, words`},
+		"unknown fields":          {head + `"foo":1,"items":[{"bar":1}]}`, `decode Sample: [items[0].bar: Forbidden: unknown field: expected one of ttl, size, enabled, items, words, foo: Forbidden: unknown field: expected one of kind, apiVersion, name, items, size, limit]`},
+		"field in capitals":       {head + `"Name":"a"}`, `decode Sample: Name: Forbidden: unknown field: expected one of kind, apiVersion, name, items, size, limit`},
+		"unknown field in YAML":   {"apiVersion: strict.test/v1\nkind: Sample\nitems: [{foo: 1}]", `decode Sample: items[0].foo: Forbidden: unknown field: expected one of ttl`},
+		"duplicate field":         {head + `"items":[{"ttl":"1s","ttl":"1s"}]}`, `decode Sample: items[0].ttl: Duplicate value: keep the field once`},
 		"duplicate field in YAML": {"apiVersion: strict.test/v1\nkind: Sample\nname: a\nname: b", `configuration cannot be read as JSON or YAML: yaml: unmarshal errors:` + "\n" + `  line 4: key "name" already set in map`},
 
-		"list expected":       {head + `"items":{}}`, `decode Sample: items: expected a list, got an object`},
-		"object expected":     {head + `"items":[{},"a"]}`, `decode Sample: items[1]: expected an object, got a string`},
-		"string expected":     {head + `"name":[]}`, `decode Sample: name: expected a string, got a list`},
-		"string in a list":    {head + `"items":[{"words":["a",1]}]}`, `decode Sample: items[0].words[1]: expected a string, got 1`},
-		"bool expected":       {head + `"items":[{"enabled":"yes"}]}`, `decode Sample: items[0].enabled: expected true or false, got a string`},
-		"integer expected":    {head + `"limit":1.5}`, `decode Sample: limit: expected an integer of at most 32 bits, got 1.5`},
-		"integer too large":   {head + `"limit":4294967296}`, `decode Sample: limit: expected an integer of at most 32 bits, got 4294967296`},
-		"duration malformed":  {head + `"items":[{"items":[{"ttl":"foo"}]}]}`, `decode Sample: items[0].items[0].ttl: time: invalid duration "foo"`},
-		"duration no string":  {head + `"items":[{"ttl":5}]}`, `decode Sample: items[0].ttl: expected a string, got 5`},
-		"quantity malformed":  {head + `"items":[{"size":"foo"}]}`, `decode Sample: items[0].size: quantities must match the regular expression`},
-		"quantity in YAML":    {"apiVersion: strict.test/v1\nkind: Sample\nsize: foo", `decode Sample: size: quantities must match the regular expression`},
-		"several values":      {head + `"name":true,"items":[{"ttl":"foo"}]}`, `decode Sample: [name: expected a string, got true, items[0].ttl: time: invalid duration "foo"]`},
-		"huge exponent":       {head + `"size":"1e-99999999"}`, `decode Sample: size: the exponent of a quantity must not have more than 2 digits`},
-		"huge in whitespace":  {head + `"size":" 1E+100000000 "}`, `decode Sample: size: the exponent of a quantity must not have more than 2 digits`},
-		"huge number":         {head + `"size":1e-99999999}`, `decode Sample: size: the exponent of a quantity must not have more than 2 digits`},
-		"huge, then no more":  {head + `"size":"1e-99999999","size":"1"}`, `decode Sample: duplicate field "size"`},
-		"huge number in YAML": {"apiVersion: strict.test/v1\nkind: Sample\nsize: 1e-99999999x", `decode Sample: size: the exponent of a quantity must not have more than 2 digits`},
+		"list expected":       {head + `"items":{}}`, `decode Sample: items: Invalid value: expected a list, got an object`},
+		"object expected":     {head + `"items":[{},"a"]}`, `decode Sample: items[1]: Invalid value: expected an object, got a string`},
+		"string expected":     {head + `"name":[]}`, `decode Sample: name: Invalid value: expected a string, got a list`},
+		"string in a list":    {head + `"items":[{"words":["a",1]}]}`, `decode Sample: items[0].words[1]: Invalid value: expected a string, got 1`},
+		"bool expected":       {head + `"items":[{"enabled":"yes"}]}`, `decode Sample: items[0].enabled: Invalid value: expected true or false, got a string`},
+		"integer expected":    {head + `"limit":1.5}`, `decode Sample: limit: Invalid value: expected an integer of at most 32 bits, got 1.5`},
+		"integer too large":   {head + `"limit":4294967296}`, `decode Sample: limit: Invalid value: expected an integer of at most 32 bits, got 4294967296`},
+		"duration malformed":  {head + `"items":[{"items":[{"ttl":"foo"}]}]}`, `decode Sample: items[0].items[0].ttl: Invalid value: time: invalid duration "foo"`},
+		"duration no string":  {head + `"items":[{"ttl":5}]}`, `decode Sample: items[0].ttl: Invalid value: expected a string, got 5`},
+		"quantity malformed":  {head + `"items":[{"size":"foo"}]}`, `decode Sample: items[0].size: Invalid value: quantities must match the regular expression`},
+		"quantity in YAML":    {"apiVersion: strict.test/v1\nkind: Sample\nsize: foo", `decode Sample: size: Invalid value: quantities must match the regular expression`},
+		"several values":      {head + `"name":true,"items":[{"ttl":"foo"}]}`, `decode Sample: [name: Invalid value: expected a string, got true, items[0].ttl: Invalid value: time: invalid duration "foo"]`},
+		"huge exponent":       {head + `"size":"1e-99999999"}`, `decode Sample: size: Invalid value: the exponent of a quantity must not have more than 2 digits`},
+		"huge in whitespace":  {head + `"size":" 1E+100000000 "}`, `decode Sample: size: Invalid value: the exponent of a quantity must not have more than 2 digits`},
+		"huge number":         {head + `"size":1e-99999999}`, `decode Sample: size: Invalid value: the exponent of a quantity must not have more than 2 digits`},
+		"huge, then no more":  {head + `"size":"1e-99999999","size":"1"}`, `decode Sample: size: Duplicate value: keep the field once`},
+		"huge number in YAML": {"apiVersion: strict.test/v1\nkind: Sample\nsize: 1e-99999999x", `decode Sample: size: Invalid value: the exponent of a quantity must not have more than 2 digits`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
@@ -163,7 +163,7 @@ func TestDecodeIsBounded(t *testing.T) {
 		g := NewWithT(t)
 		const depth = 1000
 		_, err := decode(head + `"items":` + strings.Repeat(`[{"items":`, depth) + "1" + strings.Repeat("}]", depth) + "}")
-		g.Expect(err).To(MatchError(HaveSuffix("items[0].items: expected a list, got 1")))
+		g.Expect(err).To(MatchError(HaveSuffix("items[0].items: Invalid value: expected a list, got 1")))
 	})
 
 	t.Run("size", func(t *testing.T) {

@@ -8,73 +8,114 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // hugeExponent finds quantities such as 1e-99999999. Kubernetes' parser would
 // calculate that power of ten, which takes it minutes and gigabytes.
 var hugeExponent = regexp.MustCompile(`[eE][-+]?[0-9]{3,}`)
 
-// checkValues walks a document beside the type that it is to be decoded into,
-// as deep as that type, and returns an error with the path of each value that
-// does not fit. It leaves unknown fields to the decoder.
-func checkValues(path string, raw json.RawMessage, typ reflect.Type) []error {
+// maxName is how many bytes of the name of an unknown field are shown.
+const maxName = 100
+
+// checkFields walks a document beside the type that it is to be decoded into, as
+// deep as that type, and returns an error for each value that does not fit, and for
+// each field that the type does not have.
+func checkFields(path *field.Path, raw json.RawMessage, typ reflect.Type) field.ErrorList {
 	if typ.Kind() == reflect.Pointer {
-		return checkValues(path, raw, typ.Elem())
+		return checkFields(path, raw, typ.Elem())
 	}
 	if len(raw) == 0 || string(raw) == "null" {
 		return nil
 	}
-
-	var errs []error
 	switch kind := typ.Kind(); {
 	case reflect.PointerTo(typ).Implements(reflect.TypeFor[json.Unmarshaler]()):
-		errs = checkLeaf(path, raw, typ)
+		return checkLeaf(path, raw, typ)
 	case kind == reflect.Struct:
-		var object map[string]json.RawMessage
-		if err := json.Unmarshal(raw, &object); err != nil {
-			return []error{mismatch(path, kind, raw)}
-		}
-		for i := range typ.NumField() {
-			name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
-			if typ.Field(i).Anonymous && name == "" { // inlined
-				errs = append(errs, checkValues(path, raw, typ.Field(i).Type)...)
-				continue
-			}
-			errs = append(errs, checkValues(strings.TrimPrefix(path+"."+name, "."), object[name], typ.Field(i).Type)...)
-		}
+		return checkObject(path, raw, typ)
 	case kind == reflect.Slice:
 		var list []json.RawMessage
 		if err := json.Unmarshal(raw, &list); err != nil {
-			return []error{mismatch(path, kind, raw)}
+			return field.ErrorList{mismatch(path, kind, raw)}
 		}
+		var errs field.ErrorList
 		for i := range list {
-			errs = append(errs, checkValues(fmt.Sprintf("%s[%d]", path, i), list[i], typ.Elem())...)
+			errs = append(errs, checkFields(path.Index(i), list[i], typ.Elem())...)
 		}
+		return errs
 	default:
-		errs = checkLeaf(path, raw, typ)
+		return checkLeaf(path, raw, typ)
+	}
+}
+
+func checkObject(path *field.Path, raw json.RawMessage, typ reflect.Type) field.ErrorList {
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &object); err != nil {
+		return field.ErrorList{mismatch(path, reflect.Struct, raw)}
+	}
+	var (
+		errs  field.ErrorList
+		names []string
+	)
+	for name, fieldType := range fieldsOf(typ) {
+		names = append(names, name)
+		errs = append(errs, checkFields(path.Child(name), object[name], fieldType)...)
+	}
+	for _, name := range slices.Sorted(maps.Keys(object)) {
+		if !slices.Contains(names, name) {
+			shown := name
+			if len(shown) > maxName {
+				shown = strings.ToValidUTF8(shown[:maxName], "") + "..."
+			}
+			errs = append(errs, field.Forbidden(path.Child(shown), "unknown field: expected one of "+strings.Join(names, ", ")))
+		}
 	}
 	return errs
 }
 
-func checkLeaf(path string, raw json.RawMessage, typ reflect.Type) []error {
+// fieldsOf iterates over the fields of a struct as they are in JSON.
+func fieldsOf(typ reflect.Type) iter.Seq2[string, reflect.Type] {
+	return func(yield func(string, reflect.Type) bool) {
+		for i := range typ.NumField() {
+			member := typ.Field(i)
+			name, _, _ := strings.Cut(member.Tag.Get("json"), ",")
+			if !member.Anonymous || name != "" {
+				if !yield(name, member.Type) {
+					return
+				}
+				continue
+			}
+			for name, fieldType := range fieldsOf(member.Type) { // inlined
+				if !yield(name, fieldType) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func checkLeaf(path *field.Path, raw json.RawMessage, typ reflect.Type) field.ErrorList {
 	if typ == reflect.TypeFor[resource.Quantity]() && hugeExponent.Match(raw) {
-		return []error{fmt.Errorf("%s: the exponent of a quantity must not have more than 2 digits", path)}
+		return field.ErrorList{invalid(path, "the exponent of a quantity must not have more than 2 digits")}
 	}
 	err := json.Unmarshal(raw, reflect.New(typ).Interface())
 	if wrongType := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrongType) {
-		return []error{mismatch(path, wrongType.Type.Kind(), raw)}
+		return field.ErrorList{mismatch(path, wrongType.Type.Kind(), raw)}
 	} else if err != nil {
-		return []error{fmt.Errorf("%s: %w", path, err)}
+		return field.ErrorList{invalid(path, err.Error())}
 	}
 	return nil
 }
 
-func mismatch(path string, kind reflect.Kind, raw json.RawMessage) error {
+func mismatch(path *field.Path, kind reflect.Kind, raw json.RawMessage) *field.Error {
 	want := map[reflect.Kind]string{
 		reflect.Struct: "an object", reflect.Slice: "a list", reflect.String: "a string",
 		reflect.Bool: "true or false", reflect.Int32: "an integer of at most 32 bits",
@@ -82,7 +123,11 @@ func mismatch(path string, kind reflect.Kind, raw json.RawMessage) error {
 	if want == "" {
 		want = kind.String()
 	}
-	return fmt.Errorf("%s: expected %s, got %s", path, want, jsonType(raw))
+	return invalid(path, fmt.Sprintf("expected %s, got %s", want, jsonType(raw)))
+}
+
+func invalid(path *field.Path, detail string) *field.Error {
+	return field.TypeInvalid(path, field.OmitValueType{}, detail)
 }
 
 // jsonType names the type of a JSON value, which its first byte tells.

@@ -133,7 +133,7 @@ var _ = Describe("Admission", func() {
 		stderr, err := user.run(ctx, "", "-n", "garden-dev", "patch", "shoot", "old", "--type=json", "-p",
 			`[{"op": "replace", "path": "/spec/extensions/0/providerConfig/caches/0/foo", "value": 2}]`)
 		Expect(err).To(HaveOccurred())
-		Expect(stderr).To(ContainSubstring(`spec.extensions[0].providerConfig: Invalid value: decode RegistryConfig: strict decoding error: unknown field "caches[0].foo"`))
+		Expect(stderr).To(ContainSubstring(`spec.extensions[0].providerConfig.caches[0].foo: Forbidden: unknown field: expected one of upstream, remoteURL, volume, garbageCollection, secretReferenceName, proxy, http, highAvailability, serviceNameSuffix`))
 
 		stderr, err = user.run(ctx, "", "-n", "garden-dev", "annotate", "shoot", "old", "confirmation.gardener.cloud/deletion=true")
 		Expect(err).NotTo(HaveOccurred(), stderr)

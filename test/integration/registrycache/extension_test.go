@@ -213,7 +213,7 @@ var _ = Describe("Wrong configuration", func() {
 		Entry("another kind", `{"apiVersion":"registry.extensions.gardener.cloud/v1alpha3","kind":"RegistryStatus"}`, "spec.providerConfig", `"RegistryStatus"`),
 		Entry("another version", `{"apiVersion":"registry.extensions.gardener.cloud/v1alpha9","kind":"RegistryConfig"}`, "spec.providerConfig", "v1alpha9"),
 		Entry("an unknown field", `{"apiVersion":"registry.extensions.gardener.cloud/v1alpha3","kind":"RegistryConfig","caches":[{"upstream":"docker.io","size":"1Gi"}]}`,
-			`unknown field "caches[0].size"`),
+			`caches[0].size: Forbidden: unknown field`),
 		Entry("a value of a wrong type", `{"apiVersion":"registry.extensions.gardener.cloud/v1alpha3","kind":"RegistryConfig","caches":[{"upstream":"docker.io","volume":{"size":"big"}}]}`,
 			"caches[0].volume.size"),
 		Entry("several mistakes at once", `{"apiVersion":"registry.extensions.gardener.cloud/v1alpha3","kind":"RegistryConfig","caches":[

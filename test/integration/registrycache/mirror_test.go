@@ -69,7 +69,7 @@ var _ = Describe("Mirrors", func() {
 		Entry("none", "", "spec.providerConfig", "empty"),
 		Entry("another kind", `{"apiVersion":"registry.extensions.gardener.cloud/v1alpha3","kind":"RegistryConfig"}`, "spec.providerConfig", `"RegistryConfig"`),
 		Entry("an unknown field", `{"apiVersion":"mirror.extensions.gardener.cloud/v1alpha1","kind":"MirrorConfig","mirrors":[{"upstream":"docker.io","hosts":[{"url":"https://a.io"}]}]}`,
-			`unknown field "mirrors[0].hosts[0].url"`),
+			`mirrors[0].hosts[0].url: Forbidden: unknown field`),
 		Entry("several mistakes at once", mirrorConfig(map[string][]mirror{
 			"docker.io": {{"host": "mirror.example.com"}, {"host": "https://user:s3cr3t@mirror.example.com/.."}, {"host": "https://a.io", "capabilities": []string{"push"}}},
 		}), "spec.providerConfig.mirrors[0].hosts[0].host", "spec.providerConfig.mirrors[0].hosts[1].host", `"***@mirror.example.com/.."`, "spec.providerConfig.mirrors[0].hosts[2].capabilities[0]"),

@@ -78,13 +78,12 @@ func TestDecodeErrors(t *testing.T) {
 		"not an object":    {`"docker.io"`, `configuration is not an object`},
 		"no kind":          {`{}`, `expected apiVersion "registry.extensions.gardener.cloud/v1alpha3" and kind "RegistryConfig", but got none and none`},
 		"the status":       {`{"apiVersion":"registry.extensions.gardener.cloud/v1alpha3","kind":"RegistryStatus"}`, `expected apiVersion "registry.extensions.gardener.cloud/v1alpha3" and kind "RegistryConfig", but got "registry.extensions.gardener.cloud/v1alpha3" and "RegistryStatus"`},
-		"unknown field":    {head + `,"caches":[{"upstream":"a.io","volume":{"sise":"1Gi"}}]}`, `decode RegistryConfig: strict decoding error: unknown field "caches[0].volume.sise"`},
-		"duplicate field":  {head + `,"caches":[{"upstream":"a.io","upstream":"a.io"}]}`, `decode RegistryConfig: duplicate field "caches[0].upstream"`},
-		"caches an object": {head + `,"caches":{"upstream":"a.io"}}`, `decode RegistryConfig: caches: expected a list, got an object`},
-		"malformed size":   {head + `,"caches":[{"upstream":"a.io","volume":{"size":"foo"}}]}`, `decode RegistryConfig: caches[0].volume.size: ` + resource.ErrFormatWrong.Error()},
-		"endless size":     {head + `,"caches":[{"upstream":"a.io","volume":{"size":"1e-99999999"}}]}`, `decode RegistryConfig: caches[0].volume.size: the exponent of a quantity must not have more than 2 digits`},
-		"malformed ttl":    {head + `,"caches":[{"upstream":"a.io"},{"upstream":"b.io","garbageCollection":{"ttl":"foo"}}]}`, `decode RegistryConfig: caches[1].garbageCollection.ttl: time: invalid duration "foo"`},
-		"tls a string":     {head + `,"caches":[{"upstream":"a.io","http":{"tls":"yes"}}]}`, `decode RegistryConfig: caches[0].http.tls: expected true or false, got a string`},
+		"duplicate field":  {head + `,"caches":[{"upstream":"a.io","upstream":"a.io"}]}`, `decode RegistryConfig: caches[0].upstream: Duplicate value: keep the field once`},
+		"caches an object": {head + `,"caches":{"upstream":"a.io"}}`, `decode RegistryConfig: caches: Invalid value: expected a list, got an object`},
+		"malformed size":   {head + `,"caches":[{"upstream":"a.io","volume":{"size":"foo"}}]}`, `decode RegistryConfig: caches[0].volume.size: Invalid value: ` + resource.ErrFormatWrong.Error()},
+		"endless size":     {head + `,"caches":[{"upstream":"a.io","volume":{"size":"1e-99999999"}}]}`, `decode RegistryConfig: caches[0].volume.size: Invalid value: the exponent of a quantity must not have more than 2 digits`},
+		"malformed ttl":    {head + `,"caches":[{"upstream":"a.io"},{"upstream":"b.io","garbageCollection":{"ttl":"foo"}}]}`, `decode RegistryConfig: caches[1].garbageCollection.ttl: Invalid value: time: invalid duration "foo"`},
+		"tls a string":     {head + `,"caches":[{"upstream":"a.io","http":{"tls":"yes"}}]}`, `decode RegistryConfig: caches[0].http.tls: Invalid value: expected true or false, got a string`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := NewWithT(t)
@@ -93,6 +92,13 @@ func TestDecodeErrors(t *testing.T) {
 			g.Expect(config).To(BeNil())
 		})
 	}
+}
+
+func TestDecodeUnknownField(t *testing.T) {
+	g := NewWithT(t)
+	config, err := v1alpha3.Decode([]byte(head + `,"caches":[{"upstream":"a.io","volume":{"sise":"1Gi"}}]}`))
+	g.Expect(err).To(MatchError("decode RegistryConfig: caches[0].volume.sise: Forbidden: unknown field: expected one of size, storageClassName"))
+	g.Expect(config.Caches[0].Upstream).To(Equal("a.io"), "what else there is can be judged too")
 }
 
 func TestStatusRoundTrip(t *testing.T) {
