@@ -64,7 +64,7 @@ func (d Decoder) Decode(raw []byte, kind schema.GroupVersionKind, into runtime.O
 	}
 	// Most configurations are right: the rest finds out, at several times the cost,
 	// how to say what is wrong.
-	if !hugeExponent.Match(document) {
+	if !hasHugeExponent(document) {
 		if _, _, err := d.decoder.Decode(document, nil, into); err == nil {
 			return nil
 		}

@@ -11,7 +11,6 @@ import (
 	"iter"
 	"maps"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -19,9 +18,29 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// hugeExponent finds quantities such as 1e-99999999. Kubernetes' parser would
-// calculate that power of ten, which takes it minutes and gigabytes.
-var hugeExponent = regexp.MustCompile(`[eE][-+]?[0-9]{3,}`)
+// hasHugeExponent finds quantities such as 1e-99999999, by an exponent of three
+// digits or more. Kubernetes' parser would calculate that power of ten, which takes
+// it minutes and gigabytes. It is no regular expression as these took a third of the
+// time of a decoding.
+func hasHugeExponent(text []byte) bool {
+	for i, c := range text {
+		if c != 'e' && c != 'E' {
+			continue
+		}
+		rest := text[i+1:]
+		if len(rest) > 0 && (rest[0] == '-' || rest[0] == '+') {
+			rest = rest[1:]
+		}
+		if len(rest) >= 3 && isDigit(rest[0]) && isDigit(rest[1]) && isDigit(rest[2]) {
+			return true
+		}
+	}
+	return false
+}
+
+func isDigit(c byte) bool {
+	return '0' <= c && c <= '9'
+}
 
 // maxName is how many bytes of the name of an unknown field are shown.
 const maxName = 100
@@ -103,7 +122,7 @@ func fieldsOf(typ reflect.Type) iter.Seq2[string, reflect.Type] {
 }
 
 func checkLeaf(path *field.Path, raw json.RawMessage, typ reflect.Type) field.ErrorList {
-	if typ == reflect.TypeFor[resource.Quantity]() && hugeExponent.Match(raw) {
+	if typ == reflect.TypeFor[resource.Quantity]() && hasHugeExponent(raw) {
 		return field.ErrorList{invalid(path, "the exponent of a quantity must not have more than 2 digits")}
 	}
 	err := json.Unmarshal(raw, reflect.New(typ).Interface())
