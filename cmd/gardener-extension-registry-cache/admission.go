@@ -136,7 +136,7 @@ func (o *admissionOptions) newManager(runtimeConfig *rest.Config) (manager.Manag
 	// need no leader. It must not for being busy; what it leads can wait.
 	options.LeaseDuration, options.RenewDeadline, options.RetryPeriod = ptr.To(2*time.Minute), ptr.To(90*time.Second), ptr.To(5*time.Second)
 	options.LeaderElectionReleaseOnCancel = true
-	options.NewClient = newClientWithoutCache
+	options.NewClient = newGardenClient
 	options.Scheme = runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, core.AddToScheme} {
 		if err := add(options.Scheme); err != nil {
@@ -157,6 +157,15 @@ func (o *admissionOptions) newManager(runtimeConfig *rest.Config) (manager.Manag
 
 func (o *admissionOptions) addHeartbeat(_ context.Context, mgr manager.Manager) error {
 	return addHeartbeat(mgr, o.heartbeat)
+}
+
+// newGardenClient returns the client by which the webhooks are registered.
+func newGardenClient(config *rest.Config, options client.Options) (client.Client, error) {
+	c, err := newClientWithoutCache(config, options)
+	if err != nil {
+		return nil, err
+	}
+	return admission.NewRegistrationClient(c), nil
 }
 
 // newClientWithoutCache returns a client that asks for what it needs when it

@@ -12,6 +12,7 @@ import (
 	"reflect"
 
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
@@ -87,9 +88,8 @@ func (r rules[C]) judge(shoot, old *gardencorev1beta1.Shoot, index int) (field.E
 		// What is wrong with it is no news.
 		var oldProblems field.ErrorList
 		oldConfig, oldProblems = r.read(oldRaw, fldPath)
-		readable := len(problems) == 0 && len(oldProblems) == 0
-		if isSame(config, oldConfig, readable, raw, oldRaw) && r.hasSameReferences(config, shoot, old) {
-			return nil, nil
+		if isSame(config, oldConfig, len(problems) == 0, len(oldProblems) == 0, raw, oldRaw) {
+			return r.judgeReferences(config, shoot, old, fldPath)
 		}
 	}
 	if config == nil {
@@ -119,33 +119,44 @@ func (r rules[C]) read(raw []byte, fldPath *field.Path) (*C, field.ErrorList) {
 	return config, nil
 }
 
+// judgeReferences judges those references of an unchanged configuration that lead
+// elsewhere than before.
+func (r rules[C]) judgeReferences(config *C, shoot, old *gardencorev1beta1.Shoot, fldPath *field.Path) (field.ErrorList, []secretUse) {
+	if config == nil {
+		return nil, nil
+	}
+	var changed []secretUse
+	paths := sets.New[string]()
+	for _, use := range r.secrets(config, fldPath) {
+		reference := v1beta1helper.GetResourceByName(shoot.Spec.Resources, use.reference)
+		oldReference := v1beta1helper.GetResourceByName(old.Spec.Resources, use.reference)
+		if !equality.Semantic.DeepEqual(reference, oldReference) {
+			changed = append(changed, use)
+			paths.Insert(use.fldPath.String())
+		}
+	}
+	var problems field.ErrorList
+	for _, problem := range r.validateReferences(config, shoot.Spec.Resources, fldPath) {
+		if paths.Has(problem.Field) {
+			problems = append(problems, problem)
+		}
+	}
+	return problems, resolve(changed, shoot.Spec.Resources)
+}
+
 // isSame says whether two configurations mean the same. One that is not readable
 // means what it says.
-func isSame[C any](config, oldConfig *C, readable bool, raw, oldRaw []byte) bool {
-	if bytes.Equal(raw, oldRaw) {
+func isSame[C any](config, oldConfig *C, readable, oldReadable bool, raw, oldRaw []byte) bool {
+	switch {
+	case bytes.Equal(raw, oldRaw):
 		return true
-	}
-	if readable {
+	case readable != oldReadable:
+		return false
+	case readable:
 		return equality.Semantic.DeepEqual(config, oldConfig)
 	}
 	var document, oldDocument any
 	return json.Unmarshal(raw, &document) == nil && json.Unmarshal(oldRaw, &oldDocument) == nil && reflect.DeepEqual(document, oldDocument)
-}
-
-// hasSameReferences says whether a configuration leads to the same Secrets in
-// two Shoots.
-func (r rules[C]) hasSameReferences(config *C, shoot, old *gardencorev1beta1.Shoot) bool {
-	if config == nil {
-		return true
-	}
-	for _, secret := range r.secrets(config, nil) {
-		reference := v1beta1helper.GetResourceByName(shoot.Spec.Resources, secret.reference)
-		oldReference := v1beta1helper.GetResourceByName(old.Spec.Resources, secret.reference)
-		if !equality.Semantic.DeepEqual(reference, oldReference) {
-			return false
-		}
-	}
-	return true
 }
 
 func providerConfig(extension *gardencorev1beta1.Extension) []byte {
@@ -156,7 +167,7 @@ func providerConfig(extension *gardencorev1beta1.Extension) []byte {
 }
 
 const (
-	// maxSize leaves room for 140 caches with all fields set, or 400 mirrors: a
+	// maxSize leaves room for 140 caches with all fields set, or 700 mirrors: a
 	// multiple of what anybody can want. What is longer is a mistake, or made to
 	// keep this program busy.
 	maxSize = 64 << 10
@@ -168,7 +179,7 @@ const (
 // is valid JSON, or it would not have come as part of a Shoot.
 func checkBounds(raw []byte) error {
 	if len(raw) > maxSize {
-		return fmt.Errorf("the configuration has %d bytes, at most %d are allowed", len(raw), maxSize)
+		return fmt.Errorf("the configuration has %d bytes, at most %d are allowed: remove caches or mirrors", len(raw), maxSize)
 	}
 	depth, inString := 0, false
 	for i := 0; i < len(raw); i++ {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -28,6 +29,7 @@ import (
 const (
 	maxProblems    = 100
 	maxValueLength = 200
+	maxFieldLength = 500
 	maxTextLength  = 1000
 )
 
@@ -44,7 +46,8 @@ func (v *Validator) Handle(ctx context.Context, request admission.Request) admis
 	if len(problems) == 0 {
 		return admission.Allowed("")
 	}
-	logf.FromContext(ctx).Info("Refused", "problems", len(problems), "first", shorten(problems[0]).Error())
+	// Without values, which may be what should have been in a Secret.
+	logf.FromContext(ctx).Info("Refused", "problems", len(problems), "firstField", shorten(problems[0]).Field, "firstType", problems[0].Type)
 	return refuse(name, problems)
 }
 
@@ -92,9 +95,10 @@ func refuse(name string, problems field.ErrorList) admission.Response {
 // shorten returns a copy of a problem that is not too long to be read.
 func shorten(problem *field.Error) *field.Error {
 	short := *problem
-	if value, ok := short.BadValue.(string); ok {
-		short.BadValue = cut(value, maxValueLength)
+	if value := reflect.ValueOf(short.BadValue); value.Kind() == reflect.String {
+		short.BadValue = cut(value.String(), maxValueLength)
 	}
+	short.Field = cut(short.Field, maxFieldLength)
 	short.Detail = cut(short.Detail, maxTextLength)
 	return &short
 }

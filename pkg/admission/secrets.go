@@ -8,13 +8,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 
 	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
 	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
@@ -28,8 +31,10 @@ import (
 const (
 	// readTimeout bounds how long all Secrets of a Shoot are waited for.
 	readTimeout = 5 * time.Second
-	// maxReads is how many Secrets are read at the same time, for all Shoots.
+	// maxReads is how many Secrets are in memory at the same time, for all Shoots.
 	maxReads = 50
+	// maxSecrets is how many Secrets a Shoot may have for its caches and mirrors.
+	maxSecrets = 100
 )
 
 // secretUse is a field of a configuration that leads to a Secret by way of the
@@ -91,72 +96,71 @@ func resolve(uses []secretUse, resources []gardencorev1beta1.NamedResourceRefere
 	return resolved
 }
 
-// validateSecrets judges the Secrets to which uses lead. They are read at the same
-// time, and judged in this goroutine, whose panics do not end the program: their
-// content is anybody's.
+// validateSecrets judges the Secrets to which uses lead, several at the same time.
 func (v *Validator) validateSecrets(ctx context.Context, namespace string, uses []secretUse) field.ErrorList {
-	type result struct {
-		index  int
-		secret *corev1.Secret
-		err    error
+	if len(uses) > maxSecrets {
+		return field.ErrorList{field.Forbidden(uses[maxSecrets].fldPath, fmt.Sprintf(
+			"the Shoot has caches and mirrors with %d Secrets, at most %d are allowed: use one for several", len(uses), maxSecrets))}
 	}
 	// The end of this program cancels ctx, and is no reason to refuse a Shoot.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
-	results := make(chan result, len(uses))
-	for i, use := range uses {
-		go func() {
-			secret, err := v.readSecret(ctx, client.ObjectKey{Namespace: namespace, Name: use.secret})
-			results <- result{i, secret, err}
-		}()
-	}
-
 	problems := make([]field.ErrorList, len(uses))
-	for range uses {
-		r := <-results
-		use := uses[r.index]
-		if r.err == nil {
-			// After that time nobody waits any more.
-			r.err = ctx.Err()
-		}
-		if r.err != nil {
-			problems[r.index] = field.ErrorList{readProblem(r.err, namespace, use)}
-		} else {
-			problems[r.index] = use.validate(r.secret, use.fldPath, use.reference)
-		}
+	var group sync.WaitGroup
+	for i, use := range uses {
+		group.Go(func() { problems[i] = v.validateSecret(ctx, namespace, use) })
 	}
+	group.Wait()
 	return slices.Concat(problems...)
 }
 
-// readSecret asks for few Secrets at the same time, however many requests come at
-// once.
-func (v *Validator) readSecret(ctx context.Context, key client.ObjectKey) (*corev1.Secret, error) {
+// validateSecret reads and judges few Secrets at the same time, however many
+// requests come at once.
+func (v *Validator) validateSecret(ctx context.Context, namespace string, use secretUse) (problems field.ErrorList) {
 	select {
 	case v.reads <- struct{}{}:
 		defer func() { <-v.reads }()
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return field.ErrorList{readProblem(ctx, ctx.Err(), namespace, use)}
 	}
 	secret := &corev1.Secret{}
-	return secret, v.reader.Get(ctx, key, secret)
+	err := v.reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: use.secret}, secret)
+	if err == nil {
+		// After that time nobody waits any more.
+		err = ctx.Err()
+	}
+	if err != nil {
+		return field.ErrorList{readProblem(ctx, err, namespace, use)}
+	}
+	// The content is anybody's, and must not end the program.
+	defer func() {
+		if r := recover(); r != nil {
+			logf.FromContext(ctx).Error(fmt.Errorf("panic: %v", r), "Secret could not be judged", "secret", client.ObjectKeyFromObject(secret), "stack", string(debug.Stack()))
+			problems = field.ErrorList{field.InternalError(use.fldPath, fmt.Errorf("the Secret %q could not be judged", namespace+"/"+use.secret))}
+		}
+	}()
+	return use.validate(secret, use.fldPath, use.reference)
 }
 
 // readProblem says why a Secret could not be read. A Shoot whose Secrets cannot
 // be judged is refused: to let it through would only move the message to where
-// its author does not look.
-func readProblem(err error, namespace string, use secretUse) *field.Error {
+// its author does not look. What else there is in err, addresses for example, is for
+// the operators.
+func readProblem(ctx context.Context, err error, namespace string, use secretUse) *field.Error {
 	name := namespace + "/" + use.secret
-	switch {
-	case apierrors.IsNotFound(err):
+	if apierrors.IsNotFound(err) {
 		problem := field.NotFound(use.fldPath, use.reference)
 		problem.Detail = fmt.Sprintf("the Secret %q, to which the entry of this name in spec.resources of the Shoot refers, does not exist: create it, or correct resourceRef.name", name)
 		return problem
+	}
+	logf.FromContext(ctx).Error(err, "Secret could not be read", "secret", name)
+	switch {
 	case apierrors.IsForbidden(err):
 		return field.InternalError(use.fldPath, fmt.Errorf(
-			"the Secret %q cannot be checked, for the extension's admission is not allowed to read it, which the operators of Gardener can change: %w", name, err))
+			"the Secret %q cannot be checked, for the extension's admission is not allowed to read it: ask the operators of Gardener, who can change that", name))
 	case errors.Is(err, context.DeadlineExceeded):
-		return field.InternalError(use.fldPath, fmt.Errorf("the Secret %q could not be read within %s: try again", name, readTimeout))
+		return field.InternalError(use.fldPath, fmt.Errorf("the Secret %q could not be checked within %s: try again", name, readTimeout))
 	default:
-		return field.InternalError(use.fldPath, fmt.Errorf("the Secret %q could not be read: try again: %w", name, err))
+		return field.InternalError(use.fldPath, fmt.Errorf("the Secret %q could not be read: try again", name))
 	}
 }

@@ -236,15 +236,15 @@ func TestCreate(t *testing.T) {
 				cacheConfig + `.caches[0].secretReferenceName: Not found: "missing": the Secret "garden-dev/gone", to which the entry of this name in spec.resources of the Shoot refers, does not exist: create it, or correct resourceRef.name`,
 				cacheConfig + `.caches[1].secretReferenceName: Invalid value: "empty": the referenced Secret "garden-dev/empty" lacks the key "username": add it`,
 				cacheConfig + `.caches[1].secretReferenceName: Invalid value: "empty": the referenced Secret "garden-dev/empty" lacks the key "password": add it`,
-				cacheConfig + `.caches[2].secretReferenceName: Internal error: the Secret "garden-dev/forbidden" cannot be checked, for the extension's admission is not allowed to read it, which the operators of Gardener can change: secrets "forbidden" is forbidden: ask them`,
-				cacheConfig + `.caches[3].secretReferenceName: Internal error: the Secret "garden-dev/broken" could not be read: try again: connection refused`,
+				cacheConfig + `.caches[2].secretReferenceName: Internal error: the Secret "garden-dev/forbidden" cannot be checked, for the extension's admission is not allowed to read it: ask the operators of Gardener, who can change that`,
+				cacheConfig + `.caches[3].secretReferenceName: Internal error: the Secret "garden-dev/broken" could not be read: try again`,
 				`spec.extensions[1].providerConfig.mirrors[0].hosts[0].caBundleSecretReferenceName: Invalid value: "empty": the referenced Secret "garden-dev/empty" lacks the key "bundle.crt": add it`,
 			},
 			reads: []string{"garden-dev/gone", "garden-dev/empty", "garden-dev/empty", "garden-dev/forbidden", "garden-dev/broken"},
 		},
 		"too large": {
 			shoot: newShoot(with("registry-cache", caches+"- upstream: "+strings.Repeat("a", 64<<10))),
-			want:  []string{cacheConfig + `: Invalid value: the configuration has 65647 bytes, at most 65536 are allowed`},
+			want:  []string{cacheConfig + `: Invalid value: the configuration has 65647 bytes, at most 65536 are allowed: remove caches or mirrors`},
 		},
 		"nested": {
 			shoot: newShoot(withRaw("registry-mirror", strings.Repeat(`{"a":[`, 5_000)+strings.Repeat("]}", 5_000))),
@@ -329,6 +329,16 @@ func TestUpdate(t *testing.T) {
 			want:  []string{cacheConfig + `.caches[0].secretReferenceName: Invalid value: "one": the referenced Secret "garden-dev/mutable" must be immutable: set its field immutable to true`},
 			reads: []string{"garden-dev/mutable"},
 		},
+		"another Secret beside what was accepted once": {
+			old:   newShoot(with("registry-cache", withSecret+"\n- {upstream: a.io/b, secretReferenceName: two}\n- {upstream: c.io, secretReferenceName: three}"), resource("one", "credentials-1"), resource("two", "gone")),
+			shoot: newShoot(with("registry-cache", withSecret+"\n- {upstream: a.io/b, secretReferenceName: two}\n- {upstream: c.io, secretReferenceName: three}"), resource("one", "credentials-2"), resource("two", "gone")),
+			reads: []string{"garden-dev/credentials-2"},
+		},
+		"a field that is there twice, corrected": {
+			old:   newShoot(withRaw("registry-cache", `{"apiVersion":"registry.extensions.gardener.cloud/v1alpha3","kind":"RegistryConfig","caches":[],"caches":[{"upstream":"a.io/b"}]}`)),
+			shoot: newShoot(withRaw("registry-cache", `{"apiVersion":"registry.extensions.gardener.cloud/v1alpha3","kind":"RegistryConfig","caches":[{"upstream":"a.io/b"}]}`)),
+			want:  []string{cacheConfig + `.caches[0].upstream: Invalid value: "a.io/b": ` + hasPath},
+		},
 		"the resource taken away": {
 			old:   newShoot(with("registry-cache", withSecret), resource("one", "credentials")),
 			shoot: newShoot(with("registry-cache", withSecret)),
@@ -392,6 +402,22 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
+func TestTooManySecretsAreNotRead(t *testing.T) {
+	g := NewWithT(t)
+	config := caches
+	var changes []change
+	for i := range 101 {
+		config += fmt.Sprintf("- {upstream: a%d.io, secretReferenceName: r%d}\n", i, i)
+		changes = append(changes, resource(fmt.Sprintf("r%d", i), fmt.Sprintf("s%d", i)))
+	}
+	reader := &secrets{}
+
+	problems := admission.NewValidator(reader).Validate(t.Context(), newShoot(append(changes, with("registry-cache", config))...), nil)
+
+	g.Expect(texts(problems)).To(ConsistOf(cacheConfig + ".caches[100].secretReferenceName: Forbidden: the Shoot has caches and mirrors with 101 Secrets, at most 100 are allowed: use one for several"))
+	g.Expect(reader.reads).To(BeEmpty())
+}
+
 func TestSlowSecretsAreWaitedForTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewWithT(t)
@@ -402,7 +428,7 @@ func TestSlowSecretsAreWaitedForTogether(t *testing.T) {
 		problems := admission.NewValidator(&secrets{}).Validate(t.Context(), shoot, nil)
 
 		g.Expect(texts(problems)).To(HaveLen(3))
-		g.Expect(problems[0].Error()).To(Equal(cacheConfig + `.caches[0].secretReferenceName: Internal error: the Secret "garden-dev/slow" could not be read within 5s: try again`))
+		g.Expect(problems[0].Error()).To(Equal(cacheConfig + `.caches[0].secretReferenceName: Internal error: the Secret "garden-dev/slow" could not be checked within 5s: try again`))
 		g.Expect(time.Since(started)).To(Equal(5 * time.Second))
 	})
 }

@@ -22,6 +22,8 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker/config"
 	. "github.com/onsi/gomega"
 	"go.uber.org/goleak"
+
+	"github.com/gardener/gardener-extension-registry-cache/pkg/upstream"
 )
 
 var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
@@ -303,4 +305,22 @@ func TestContainerdGivesUpDialingSoon(t *testing.T) {
 	}
 	g.Expect(err).To(MatchError(ContainSubstring("timeout")))
 	g.Expect(time.Since(start)).To(BeNumerically("<", 3*time.Second))
+}
+
+// FuzzAcceptedUpstreams looks for an upstream that validation accepts and that
+// cannot be rendered: one would keep all of a Shoot's nodes from getting any.
+func FuzzAcceptedUpstreams(f *testing.F) {
+	for _, value := range []string{
+		"docker.io", "ca", "registry-hosts.sh", "a:1", "a:01", "10.0.0.1:5000", "a-b.c", "_default",
+		strings.Repeat("a", 253), strings.Repeat("a", 253) + ":1", strings.Repeat("a", 250) + ":65535", strings.Repeat("a.", 126) + "a:1",
+	} {
+		f.Add(value)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		if len(upstream.Validate(value, nil)) > 0 {
+			return
+		}
+		_, err := Files([]Registry{{Upstream: value, Server: upstream.RemoteURL(value), Hosts: []Host{{Kind: Cache, URL: "https://10.4.1.1:5000"}}}})
+		NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	})
 }

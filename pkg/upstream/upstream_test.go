@@ -42,7 +42,7 @@ func TestNames(t *testing.T) {
 
 func TestNamesOfTheLongestUpstream(t *testing.T) {
 	g := NewWithT(t)
-	longest := strings.Repeat("a", 253) + ":65535"
+	longest := strings.Repeat("a", 249) + ":65535"
 	g.Expect(upstream.Validate(longest, nil)).To(BeEmpty())
 	g.Expect(upstream.Label(longest)).To(HaveLen(43))
 	g.Expect(upstream.ResourceName(longest)).To(HaveLen(52))

@@ -14,29 +14,43 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-const maxPort = 65535
+const (
+	maxPort = 65535
+	// maxLength is how long the name of a directory can be, which an upstream becomes
+	// on the nodes.
+	maxLength = 255
+	// reserved is the name of a file there, beside these directories.
+	reserved = "registry-hosts.sh"
+)
 
 // Validate checks that value is an upstream: a host name, or an IPv4 address,
 // with a port if it has one, as it stands in image names. Errors are of type
-// Required or Invalid, and each says what to change.
+// Required, Invalid or TooLong, and each says what to change.
 func Validate(value string, fldPath *field.Path) field.ErrorList {
 	if value == "" {
 		return field.ErrorList{field.Required(fldPath, "must be the host of a registry as it stands in image names, for example docker.io or registry.example.com:5000")}
 	}
+	if len(value) > maxLength {
+		return field.ErrorList{field.TooLong(fldPath, Redact(value), maxLength)}
+	}
+	if value == reserved {
+		return field.ErrorList{field.Invalid(fldPath, value, "is reserved: nodes have a file of this name, and cannot pull from such a registry through the extension")}
+	}
 	if strings.Contains(value, "://") {
-		return field.ErrorList{field.Invalid(fldPath, redact(value), "must not have a scheme: remove :// and what stands before it")}
+		return field.ErrorList{field.Invalid(fldPath, Redact(value), "must not have a scheme: remove :// and what stands before it")}
 	}
 	if strings.Contains(value, "/") {
-		return field.ErrorList{field.Invalid(fldPath, redact(value), "must not have a path: remove / and what follows it")}
+		return field.ErrorList{field.Invalid(fldPath, Redact(value), "must not have a path: remove / and what follows it")}
 	}
 
 	var errs field.ErrorList
 	host, port, hasPort := strings.Cut(value, ":")
 	for _, problem := range validation.IsDNS1123Subdomain(host) {
-		errs = append(errs, field.Invalid(fldPath, redact(value), "the host is not valid: "+problem))
+		errs = append(errs, field.Invalid(fldPath, Redact(value), "the host is not valid: "+problem))
 	}
-	if hasPort && !isPort(port) {
-		errs = append(errs, field.Invalid(fldPath, redact(value), portProblem))
+	// Zeros before a port would make another upstream of the same registry.
+	if hasPort && (!isPort(port) || port[0] == '0') {
+		errs = append(errs, field.Invalid(fldPath, Redact(value), portProblem))
 	}
 	return errs
 }
@@ -51,7 +65,7 @@ func ValidateURL(value string, fldPath *field.Path) field.ErrorList {
 		return field.ErrorList{field.Required(fldPath, "must be a URL, for example https://registry.example.com:5000")}
 	}
 	invalid := func(problem string) *field.Error {
-		return field.Invalid(fldPath, redact(value), problem)
+		return field.Invalid(fldPath, Redact(value), problem)
 	}
 	if !strings.HasPrefix(value, "http://") && !strings.HasPrefix(value, "https://") {
 		return field.ErrorList{invalid("must start with http:// or https://")}
@@ -113,10 +127,14 @@ func isPort(value string) bool {
 	return err == nil && port >= 1 && port <= maxPort
 }
 
-// redact replaces all before an @, for it may be a password.
-func redact(value string) string {
+// Redact returns a URL, or what somebody took for one, without what may be a
+// secret: all before an @ may be a password, all after a question mark or # a token.
+func Redact(value string) string {
 	if i := strings.LastIndex(value, "@"); i >= 0 {
-		return "***" + value[i:]
+		value = "***" + value[i:]
+	}
+	if i := strings.IndexAny(value, "?#"); i >= 0 && i < len(value)-1 {
+		value = value[:i+1] + "***"
 	}
 	return value
 }

@@ -5,6 +5,7 @@
 package upstream_test
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 
@@ -20,12 +21,15 @@ var (
 	tooLong = "the host is not valid: " + validation.MaxLenError(253)
 )
 
+// token is what may be one in a URL, and is not repeated.
+var token = regexp.MustCompile(`([?#]).+`)
+
 const badPort = "the port must be a number from 1 to 65535"
 
 func TestValidate(t *testing.T) {
 	for _, value := range []string{
 		"docker.io", "localhost", "localhost:5000", "registry.example.com:1", "registry.example.com:65535",
-		"127.0.0.1:5000", "10.0.0.1", "a", "my-registry.example.com", "1.registry", strings.Repeat("a", 253) + ":5000",
+		"127.0.0.1:5000", "10.0.0.1", "a", "my-registry.example.com", "1.registry", strings.Repeat("a", 250) + ":5000",
 	} {
 		t.Run(value, func(t *testing.T) {
 			NewWithT(t).Expect(upstream.Validate(value, field.NewPath("upstream"))).To(BeEmpty())
@@ -54,6 +58,7 @@ func TestValidateErrors(t *testing.T) {
 		":5000":                   {badHost},
 		"docker.io:":              {badPort},
 		"docker.io:0":             {badPort},
+		"docker.io:05000":         {badPort},
 		"docker.io:65536":         {badPort},
 		"docker.io:-1":            {badPort},
 		"docker.io:+1":            {badPort},
@@ -76,6 +81,14 @@ func TestValidateErrors(t *testing.T) {
 			Type: field.ErrorTypeRequired, Field: "upstream", BadValue: "",
 			Detail: "must be the host of a registry as it stands in image names, for example docker.io or registry.example.com:5000",
 		}}))
+	})
+	t.Run("too long for a directory", func(t *testing.T) {
+		errs := upstream.Validate(strings.Repeat("a", 250)+":65535", field.NewPath("upstream"))
+		NewWithT(t).Expect(errs.ToAggregate()).To(MatchError("upstream: Too long: may not be more than 255 bytes"))
+	})
+	t.Run("reserved", func(t *testing.T) {
+		errs := upstream.Validate("registry-hosts.sh", field.NewPath("upstream"))
+		NewWithT(t).Expect(errs.ToAggregate()).To(MatchError(ContainSubstring("is reserved: nodes have a file of this name")))
 	})
 	t.Run("password", func(t *testing.T) {
 		for _, value := range []string{"user:secret@docker.io", "https://user:secret@docker.io", "user:secret@docker.io/library"} {
@@ -147,7 +160,7 @@ func TestValidateURLErrors(t *testing.T) {
 		"https://Docker.io:0/v2?a=b#c":        {path, query, fragment, badHost, badPort},
 	} {
 		t.Run(value, func(t *testing.T) {
-			NewWithT(t).Expect(upstream.ValidateURL(value, field.NewPath("remoteURL"))).To(Equal(invalid("remoteURL", value, problems)))
+			NewWithT(t).Expect(upstream.ValidateURL(value, field.NewPath("remoteURL"))).To(Equal(invalid("remoteURL", token.ReplaceAllString(value, "$1***"), problems)))
 		})
 	}
 

@@ -96,10 +96,10 @@ func New[T any, PT interface {
 }](decoder Decoder, raw []byte, kind schema.GroupVersionKind) (*T, error) {
 	object := new(T)
 	err := decoder.Decode(raw, kind, PT(object))
-	if errs := (FieldErrors)(nil); err != nil && !(errors.As(err, &errs) && errs.areUnknown()) {
-		return nil, err
+	if errs := (FieldErrors)(nil); err == nil || errors.As(err, &errs) && errs.areUnknown() {
+		return object, err
 	}
-	return object, err
+	return nil, err
 }
 
 // toJSON returns JSON as it is: a detour through YAML would lose the paths of
@@ -129,7 +129,7 @@ func checkDuplicates(document []byte) (field.ErrorList, error) {
 			path = fieldError.FieldPath()
 		}
 		err := field.Duplicate(nil, field.OmitValueType{})
-		err.Field, err.Detail = path, "keep the field once"
+		err.Field, err.Detail = cut(path, maxPath), "keep the field once"
 		errs = append(errs, err)
 	}
 	return errs, nil

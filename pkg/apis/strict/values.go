@@ -42,8 +42,12 @@ func isDigit(c byte) bool {
 	return '0' <= c && c <= '9'
 }
 
-// maxName is how many bytes of the name of an unknown field are shown.
-const maxName = 100
+// maxName and maxPath are how many bytes are shown of the name of an unknown field,
+// and of the path of a duplicate one.
+const (
+	maxName = 100
+	maxPath = 300
+)
 
 // checkFields walks a document beside the type that it is to be decoded into, as
 // deep as that type, and returns an error for each value that does not fit, and for
@@ -90,11 +94,7 @@ func checkObject(path *field.Path, raw json.RawMessage, typ reflect.Type) field.
 	}
 	for _, name := range slices.Sorted(maps.Keys(object)) {
 		if !slices.Contains(names, name) {
-			shown := name
-			if len(shown) > maxName {
-				shown = strings.ToValidUTF8(shown[:maxName], "") + "..."
-			}
-			errs = append(errs, field.Forbidden(path.Child(shown), "unknown field: expected one of "+strings.Join(names, ", ")))
+			errs = append(errs, field.Forbidden(path.Child(cut(name, maxName)), "unknown field: expected one of "+strings.Join(names, ", ")))
 		}
 	}
 	return errs
@@ -132,6 +132,13 @@ func checkLeaf(path *field.Path, raw json.RawMessage, typ reflect.Type) field.Er
 		return field.ErrorList{invalid(path, err.Error())}
 	}
 	return nil
+}
+
+func cut(text string, length int) string {
+	if len(text) <= length {
+		return text
+	}
+	return strings.ToValidUTF8(text[:length], "") + "..."
 }
 
 func mismatch(path *field.Path, kind reflect.Kind, raw json.RawMessage) *field.Error {

@@ -33,6 +33,10 @@ import (
 	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
 )
 
+// inFlight is how many requests one API server has in flight by default: all of them
+// must be answered.
+const inFlight = 600
+
 var _ = Describe("Failures", func() {
 	const credentials = "failures-credentials"
 	var withCredentials *gardencorev1beta1.Shoot
@@ -68,8 +72,22 @@ var _ = Describe("Failures", func() {
 			Expect(stderr).To(And(ContainSubstring("failed calling webhook"), ContainSubstring(extensionType+".admission-registry-cache.extensions.gardener.cloud"), ContainSubstring("connection refused")))
 			Expect(time.Since(started)).To(BeNumerically("<", 8*time.Second))
 		}
-		// Gardener itself writes to the status of Shoots, for which nobody is asked.
+		// Of a Shoot that is there already, all else goes on: Gardener's status, marks and
+		// finalizers, and its deletion.
 		stored := getShoot(ctx, "while-down")
+		change := func(path, value string) error {
+			return garden.Patch(ctx, stored.DeepCopy(), client.RawPatch(types.JSONPatchType, []byte(`[{"op":"add","path":"`+path+`","value":`+value+`}]`)))
+		}
+		Expect(change("/spec/hibernation", `{"enabled":true}`)).To(MatchError(ContainSubstring("failed calling webhook")))
+		Expect(change("/metadata/annotations", `{"confirmation.gardener.cloud/deletion":"true"}`)).To(Succeed())
+		Expect(change("/metadata/finalizers", `["gardener"]`)).To(Succeed())
+		Expect(garden.Delete(ctx, stored.DeepCopy())).To(Succeed())
+		Expect(getShoot(ctx, "while-down").DeletionTimestamp).NotTo(BeNil())
+		Expect(change("/metadata/finalizers", "[]")).To(Succeed())
+		Expect(garden.Get(ctx, client.ObjectKeyFromObject(stored), &gardencorev1beta1.Shoot{})).To(Satisfy(apierrors.IsNotFound))
+
+		Expect(garden.Create(ctx, newShoot("status-while-down"))).To(Succeed())
+		stored = getShoot(ctx, "status-while-down")
 		Expect(garden.Status().Patch(ctx, stored, client.RawPatch(types.MergePatchType, []byte(`{"status":{"hibernated":true}}`)))).To(Succeed())
 	}, SpecTimeout(2*time.Minute))
 
@@ -78,22 +96,24 @@ var _ = Describe("Failures", func() {
 		DeferCleanup(func() { proxy.slowSecrets(0) })
 
 		before := len(proxy.seen(credentials))
-		var waiting sync.WaitGroup
-		started := time.Now()
+		var (
+			waiting  sync.WaitGroup
+			answered atomic.Int32
+		)
 		for range 20 {
 			waiting.Go(func() {
 				defer GinkgoRecover()
 				err := garden.Create(ctx, withCredentials.DeepCopy(), client.DryRunAll)
+				answered.Add(1)
 				Expect(apierrors.IsInternalError(err)).To(BeTrue(), "%v", err)
 				Expect(err).To(MatchError(ContainSubstring(
-					`spec.extensions[0].providerConfig.caches[0].secretReferenceName: Internal error: the Secret "garden-dev/failures-credentials" could not be read within 5s: try again`)))
+					`spec.extensions[0].providerConfig.caches[0].secretReferenceName: Internal error: the Secret "garden-dev/failures-credentials" could not be checked within 5s: try again`)))
 			})
 		}
 		Eventually(func() []string { return proxy.seen(credentials) }).Should(HaveLen(before + 20))
 		Expect(garden.Create(ctx, newShoot("meanwhile", withCaches(`{"upstream": "docker.io"}`)), client.DryRunAll)).To(Succeed())
-		Expect(time.Since(started)).To(BeNumerically("<", 4*time.Second))
+		Expect(answered.Load()).To(BeZero(), "the others are still waited for")
 		waiting.Wait()
-		Expect(time.Since(started)).To(BeNumerically("<", 8*time.Second))
 
 		proxy.slowSecrets(2 * time.Second)
 		Expect(garden.Create(ctx, withCredentials, client.DryRunAll)).To(Succeed())
@@ -109,7 +129,7 @@ var _ = Describe("Failures", func() {
 
 		Expect(admission.Stop()).To(Succeed())
 		DeferCleanup(func(ctx SpecContext) { startAdmissionAnew(ctx) })
-		Expect(answer).To(Receive(BeNil()))
+		Eventually(answer).Should(Receive(BeNil()))
 	})
 
 	It("says whom to ask when it may not read a Secret", func(ctx SpecContext) {
@@ -126,8 +146,8 @@ var _ = Describe("Failures", func() {
 			err := garden.Create(ctx, withCredentials.DeepCopy(), client.DryRunAll)
 			g.Expect(apierrors.IsInternalError(err)).To(BeTrue(), "%v", err)
 			g.Expect(err).To(MatchError(And(
-				ContainSubstring(`the Secret "garden-dev/failures-credentials" cannot be checked, for the extension's admission is not allowed to read it, which the operators of Gardener can change: `),
-				ContainSubstring(`User "admission-registry-cache" cannot get resource "secrets"`))))
+				ContainSubstring(`the Secret "garden-dev/failures-credentials" cannot be checked, for the extension's admission is not allowed to read it: ask the operators of Gardener`),
+				Not(ContainSubstring("cannot get resource")))))
 		}).Should(Succeed())
 		// What needs no Secret is judged as ever.
 		Expect(garden.Create(ctx, newShoot("no-secret", withCaches(`{"upstream": "docker.io"}`)), client.DryRunAll)).To(Succeed())
@@ -154,7 +174,7 @@ var _ = Describe("Failures", func() {
 		Expect(apierrors.IsInvalid(err)).To(BeTrue(), "%.1000v", err)
 		Expect(err).To(MatchError(ContainSubstring(expected)))
 		Expect(len(err.Error())).To(BeNumerically("<", 20_000))
-		Expect(time.Since(started)).To(BeNumerically("<", 2*time.Second))
+		Expect(time.Since(started)).To(BeNumerically("<", 5*time.Second))
 	},
 		Entry("size", `{"apiVersion":"`+strings.Repeat("a", 1<<20)+`"}`, "the configuration has 1048593 bytes, at most 65536 are allowed"),
 		Entry("depth", strings.Repeat(`{"a":[`, 2_000)+strings.Repeat(`]}`, 2_000), "the configuration is nested more than 16 levels deep"),
@@ -186,14 +206,16 @@ var _ = Describe("Failures", func() {
 			requests, len(review)/1000, refused, total.Round(time.Millisecond),
 			times[len(times)/2].Round(time.Millisecond), times[len(times)*99/100].Round(time.Millisecond), times[len(times)-1].Round(time.Millisecond),
 			before/1024, peak/1024))
-		Expect(peak-before).To(BeNumerically("<", 20*1024+requests*150), "KiB")
+		Expect(peak-before).To(BeNumerically("<", 40*1024+requests*120), "KiB")
+		if requests == inFlight {
+			Expect(refused).To(BeZero())
+		}
 
 		// And it is well afterwards.
 		Expect(garden.Create(ctx, withCredentials, client.DryRunAll)).To(Succeed())
 	},
-		// What one API server has in flight by default, and far more.
-		Entry("600", 600, "", SpecTimeout(time.Minute)),
-		Entry("600 with a Secret each", 600, `,"secretReferenceName":"`+credentials+`"`, SpecTimeout(time.Minute)),
+		Entry("600", inFlight, "", SpecTimeout(time.Minute)),
+		Entry("600 with a Secret each", inFlight, `,"secretReferenceName":"`+credentials+`"`, SpecTimeout(time.Minute)),
 		Entry("5000", 5_000, "", SpecTimeout(3*time.Minute)),
 		Entry("5000 with a Secret each", 5_000, `,"secretReferenceName":"`+credentials+`"`, SpecTimeout(3*time.Minute)),
 	)

@@ -20,14 +20,9 @@ import (
 	"github.com/gardener/gardener-extension-registry-cache/pkg/upstream"
 )
 
-const (
-	// maxHosts is how many mirrors of one upstream the two digits in the names
-	// of their files can count.
-	maxHosts = 99
-	// maxUpstreamLength is how long the name of a directory can be, which an
-	// upstream becomes on the nodes.
-	maxUpstreamLength = 255
-)
+// maxHosts is how many mirrors of one upstream the two digits in the names of their
+// files can count.
+const maxHosts = 99
 
 var capabilities = []v1alpha1.MirrorHostCapability{v1alpha1.MirrorHostCapabilityPull, v1alpha1.MirrorHostCapabilityResolve}
 
@@ -43,7 +38,7 @@ func ValidateMirrorConfig(config *v1alpha1.MirrorConfig, fldPath *field.Path) fi
 	seen := make(map[string]bool, len(config.Mirrors))
 	for i, mirror := range config.Mirrors {
 		mirrorPath := fldPath.Index(i)
-		errs = append(errs, validateUpstream(mirror.Upstream, mirrorPath.Child("upstream"))...)
+		errs = append(errs, upstream.Validate(mirror.Upstream, mirrorPath.Child("upstream"))...)
 		// An empty upstream is reported as missing.
 		if mirror.Upstream != "" && seen[mirror.Upstream] {
 			errs = append(errs, field.Duplicate(mirrorPath.Child("upstream"), mirror.Upstream))
@@ -68,13 +63,6 @@ func ValidateSecretReferences(config *v1alpha1.MirrorConfig, resources []gardenc
 		}
 	}
 	return errs
-}
-
-func validateUpstream(value string, fldPath *field.Path) field.ErrorList {
-	if len(value) > maxUpstreamLength {
-		return field.ErrorList{field.TooLong(fldPath, value, maxUpstreamLength)}
-	}
-	return upstream.Validate(value, fldPath)
 }
 
 func validateHosts(hosts []v1alpha1.MirrorHost, fldPath *field.Path) field.ErrorList {

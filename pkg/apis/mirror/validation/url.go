@@ -19,15 +19,10 @@ import (
 // at once.
 const maxURLLength = 2048
 
-var (
-	// beforeAt is what may be a password, and afterMark what may be a token.
-	beforeAt  = regexp.MustCompile(`(?s)^.*@`)
-	afterMark = regexp.MustCompile(`(?s)[?#].+$`)
-	// undecodable are characters that must not come out of a path's percent
-	// encoding: containerd decodes the path and takes the result for part of a
-	// URL, where they mean something else or are not allowed.
-	undecodable = regexp.MustCompile(`[%?#[:cntrl:]]`)
-)
+// undecodable are characters that must not come out of a path's percent
+// encoding: containerd decodes the path and takes the result for part of a
+// URL, where they mean something else or are not allowed.
+var undecodable = regexp.MustCompile(`[%?#[:cntrl:]]`)
 
 // validateURL checks the URL of a mirror: what upstream.ValidateURL says about
 // URLs, but a path may follow, and the host may have capitals and underscores:
@@ -43,7 +38,7 @@ func validateURL(value string, fldPath *field.Path) field.ErrorList {
 	}
 	for _, err := range errs {
 		if err.Type == field.ErrorTypeInvalid {
-			err.BadValue = afterMark.ReplaceAllStringFunc(beforeAt.ReplaceAllLiteralString(value, "***@"), func(found string) string { return found[:1] + "***" })
+			err.BadValue = upstream.Redact(value)
 		}
 	}
 	return errs

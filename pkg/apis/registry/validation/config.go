@@ -44,18 +44,24 @@ func ValidateRegistryConfig(config *v1alpha3.RegistryConfig, fldPath *field.Path
 
 // ValidateRegistryConfigUpdate checks a defaulted RegistryConfig that is about
 // to replace oldConfig. Caches are the same if their upstreams are. An added or
-// removed cache is no change of another.
+// removed cache is no change of another, unless their objects have the same names.
 func ValidateRegistryConfigUpdate(newConfig, oldConfig *v1alpha3.RegistryConfig, fldPath *field.Path) field.ErrorList {
 	errs := ValidateRegistryConfig(newConfig, fldPath)
 
-	oldVolumes := make(map[string]*v1alpha3.Volume, len(oldConfig.Caches))
+	oldCaches := make(map[string]v1alpha3.RegistryCache, len(oldConfig.Caches))
 	for _, cache := range oldConfig.Caches {
-		oldVolumes[cache.Upstream] = cache.Volume
+		oldCaches[upstream.ResourceName(cache.Upstream)] = cache
 	}
 	for i, cache := range newConfig.Caches {
-		if oldVolume, ok := oldVolumes[cache.Upstream]; ok {
-			volumePath := fldPath.Child("caches").Index(i).Child("volume")
-			errs = append(errs, validateVolumeUpdate(cache.Volume, oldVolume, volumePath)...)
+		name, cachePath := upstream.ResourceName(cache.Upstream), fldPath.Child("caches").Index(i)
+		switch oldCache, existed := oldCaches[name]; {
+		case !existed:
+		case oldCache.Upstream == cache.Upstream:
+			errs = append(errs, validateVolumeUpdate(cache.Volume, oldCache.Volume, cachePath.Child("volume"))...)
+		default:
+			errs = append(errs, field.Invalid(cachePath.Child("upstream"), cache.Upstream, fmt.Sprintf(
+				"the cache's objects would have the same name %q as those of the cache of %q, with the content of that: "+
+					"remove the cache of %q first, and add this one in a second update", name, oldCache.Upstream, oldCache.Upstream)))
 		}
 	}
 	return errs

@@ -164,8 +164,8 @@ func TestValidateRegistryConfigErrors(t *testing.T) {
 		"remoteURL without scheme":  {config([]string{"a.io"}, remoteURL("b.io")), errors{invalid("caches[0].remoteURL", "b.io", badScheme)}},
 		"remoteURL with path":       {config([]string{"a.io"}, remoteURL("https://b.io/v2")), errors{invalid("caches[0].remoteURL", "https://b.io/v2", hasPath)}},
 		"remoteURL with user info":  {config([]string{"a.io"}, remoteURL("https://u:secret@b.io")), errors{invalid("caches[0].remoteURL", "***@b.io", "must not have user info: remove what stands before the host, up to and including @")}},
-		"remoteURL with query":      {config([]string{"a.io"}, remoteURL("https://b.io?a=b")), errors{invalid("caches[0].remoteURL", "https://b.io?a=b", "must not have a query: remove ? and what follows it")}},
-		"remoteURL with fragment":   {config([]string{"a.io"}, remoteURL("https://b.io#a")), errors{invalid("caches[0].remoteURL", "https://b.io#a", "must not have a fragment: remove # and what follows it")}},
+		"remoteURL with query":      {config([]string{"a.io"}, remoteURL("https://b.io?a=b")), errors{invalid("caches[0].remoteURL", "https://b.io?***", "must not have a query: remove ? and what follows it")}},
+		"remoteURL with fragment":   {config([]string{"a.io"}, remoteURL("https://b.io#a")), errors{invalid("caches[0].remoteURL", "https://b.io#***", "must not have a fragment: remove # and what follows it")}},
 		"remoteURL with a bad port": {config([]string{"a.io"}, remoteURL("https://b.io:65536")), errors{invalid("caches[0].remoteURL", "https://b.io:65536", badPort)}},
 		"remoteURL empty":           {config([]string{"a.io"}, remoteURL("")), errors{required("caches[0].remoteURL", "must be a URL, for example https://registry.example.com:5000")}},
 		"upstream and remoteURL": {config([]string{"a.io:0"}, remoteURL("b.io")), errors{
@@ -225,7 +225,9 @@ func TestValidateRegistryConfigUpdate(t *testing.T) {
 		before, after *v1alpha3.RegistryConfig
 		want          field.ErrorList
 	}{
-		"size grows":             {config(a), config(a, size("11Gi")), nil},
+		"size grows": {config(a), config(a, size("11Gi")), nil},
+		"another upstream whose objects have the same names": {config([]string{"foo.bar.io"}), config([]string{"foo-bar.io"}), field.ErrorList{invalid("caches[0].upstream", "foo-bar.io",
+			`the cache's objects would have the same name "registry-foo-bar-io" as those of the cache of "foo.bar.io", with the content of that: remove the cache of "foo.bar.io" first, and add this one in a second update`)}},
 		"size in another unit":   {config(a), config(a, size("10240Mi")), nil},
 		"size shrinks":           {config(a), config(a, size("9Gi")), field.ErrorList{invalid("caches[0].volume.size", "9Gi", shrinks)}},
 		"size becomes zero":      {config(a), config(a, size("0")), field.ErrorList{invalid("caches[0].volume.size", "0", "must be greater than 0"), invalid("caches[0].volume.size", "0", shrinks)}},

@@ -5,6 +5,7 @@
 package validation
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -63,7 +64,7 @@ func ValidateSecretData(data map[string][]byte, fldPath *field.Path, reference, 
 	for _, key := range []string{UsernameKey, PasswordKey} {
 		if value, ok := data[key]; !ok {
 			invalid("lacks the key %q: add it", key)
-		} else if len(value) == 0 {
+		} else if len(value) == 0 || key == PasswordKey && len(bytes.TrimSpace(value)) == 0 {
 			invalid("has an empty value of the key %q: set it", key)
 		}
 	}
