@@ -69,10 +69,10 @@ func TestWrongContentIsNeverComplete(t *testing.T) {
 				cache := newCache(t, source)
 				got, err := try(t.Context(), newClient(t), http.MethodGet, cache.url("blobs", blob.String()))
 				g.Expect(err != nil || got.err != nil || got.status == http.StatusServiceUnavailable).To(BeTrue(), "a broken transfer, not %d bytes", len(got.body))
-				g.Eventually(func() float64 { return cache.metric(t, "registry_cache_digest_mismatches_total", "blob") }, "5s").Should(BeEquivalentTo(1))
+				g.Eventually(func() float64 { return cache.metric(t, "registry_cache_digest_mismatches_total", "blob") }, waitLimit).Should(BeEquivalentTo(1))
 				g.Expect(cache.logs.String()).To(MatchRegexp(`"level":"ERROR","msg":"Dropped a blob`))
 				if err == nil && got.status == http.StatusOK {
-					g.Eventually(cache.logs.String, "5s").Should(ContainSubstring(`"complete":false`))
+					g.Eventually(cache.logs.String, waitLimit).Should(ContainSubstring(`"complete":false`))
 				}
 				g.Expect(cache.blobFile(blob)).NotTo(BeAnExistingFile())
 				g.Expect(filepath.Glob(filepath.Join(cache.root, "registry-cache/spool/*"))).To(BeEmpty())
@@ -201,7 +201,7 @@ func TestAFailedFlightIsGoneOnWith(t *testing.T) {
 			source.misbehave(nil)
 			source.asked()
 			before := source.blobBytes.Load()
-			g.Eventually(func() string { return get(t, cache.url("blobs", blob.String())).digest() }, "5s").Should(Equal(blob.String()))
+			g.Eventually(func() string { return get(t, cache.url("blobs", blob.String())).digest() }, waitLimit).Should(Equal(blob.String()))
 			fetched := source.blobBytes.Load() - before
 			if changed {
 				g.Expect(fetched).To(BeNumerically(">=", size))
@@ -274,7 +274,7 @@ func TestUpstreamFailures(t *testing.T) {
 			g.Expect(len(source.asked())).To(BeNumerically("<", 60))
 			source.misbehave(nil)
 			if test.name != "429 with Retry-After" {
-				g.Eventually(func() int { return get(t, cache.url("manifests", "v1")).status }, "5s").Should(Equal(http.StatusOK))
+				g.Eventually(func() int { return get(t, cache.url("manifests", "v1")).status }, waitLimit).Should(Equal(http.StatusOK))
 			}
 		})
 	}
@@ -367,7 +367,7 @@ func TestHangingUpstream(t *testing.T) {
 		}
 	}
 	source.misbehave(header)
-	g.Eventually(func() int { return get(t, cache.url("blobs", blob.String())).status }, "5s").Should(Equal(http.StatusServiceUnavailable))
+	g.Eventually(func() int { return get(t, cache.url("blobs", blob.String())).status }, waitLimit).Should(Equal(http.StatusServiceUnavailable))
 }
 
 func TestWrongManifests(t *testing.T) {
@@ -464,7 +464,7 @@ func TestErrorsThatNeverEnd(t *testing.T) {
 	g.Expect(get(t, cache.url("blobs", blob.String())).status).To(Equal(http.StatusServiceUnavailable))
 	g.Expect(get(t, cache.url("manifests", "v1")).status).To(Equal(http.StatusServiceUnavailable))
 	source.misbehave(nil)
-	g.Eventually(func() string { return get(t, cache.url("blobs", blob.String())).digest() }, "5s").Should(Equal(blob.String()))
+	g.Eventually(func() string { return get(t, cache.url("blobs", blob.String())).digest() }, waitLimit).Should(Equal(blob.String()))
 }
 
 func TestMoreThanPromised(t *testing.T) {
@@ -511,7 +511,7 @@ func TestFollowersOfAFailedFlightGetNothingOfTheNext(t *testing.T) {
 	})
 	cache := newCache(t, source)
 	slow := open(t, cache.url("blobs", blob.String()))
-	g.Eventually(func() float64 { return cache.metric(t, "registry_cache_flights_total", "failed") }, "5s").Should(BeEquivalentTo(1))
+	g.Eventually(func() float64 { return cache.metric(t, "registry_cache_flights_total", "failed") }, waitLimit).Should(BeEquivalentTo(1))
 	first = false
 	// The upstream has changed, so it begins again.
 	g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
@@ -564,11 +564,11 @@ func TestFlightsOutliveABlipOfTheUpstream(t *testing.T) {
 		blob := source.add(200_000)
 		go func() { results <- get(t, cache.url("blobs", blob.String())).digest() == blob.String() }()
 	}
-	g.Eventually(func() float64 { return cache.metric(t, "registry_cache_spool_bytes") }, "5s").Should(BeNumerically(">=", 600_000))
+	g.Eventually(func() float64 { return cache.metric(t, "registry_cache_spool_bytes") }, waitLimit).Should(BeNumerically(">=", 600_000))
 	close(cut)
 	g.Eventually(func() float64 {
 		return cache.metric(t, "registry_cache_upstream_responses_total", "blob", "503")
-	}, "5s").Should(BeNumerically(">=", 6), "all of them were refused")
+	}, waitLimit).Should(BeNumerically(">=", 6), "all of them were refused")
 	close(end)
 	for range cap(results) {
 		g.Expect(<-results).To(BeTrue())
@@ -626,7 +626,7 @@ func TestShortcutsThatFailAreNoReasonToFail(t *testing.T) {
 					ends <- end
 				}()
 			}
-			g.Eventually(shortcuts.Load, "10s").Should(BeNumerically(">=", cap(ends)), "all of them have tried")
+			g.Eventually(shortcuts.Load, waitLimit).Should(BeNumerically(">=", cap(ends)), "all of them have tried")
 			close(goOn)
 			for range cap(ends) {
 				end := <-ends
@@ -652,7 +652,7 @@ func TestBrokenManifests(t *testing.T) {
 		g.Expect(get(t, cache.url("manifests", manifest.String())).status).To(Equal(http.StatusServiceUnavailable))
 		source.misbehave(nil)
 	}
-	g.Eventually(func() string { return get(t, cache.url("manifests", manifest.String())).digest() }, "5s").Should(Equal(manifest.String()))
+	g.Eventually(func() string { return get(t, cache.url("manifests", manifest.String())).digest() }, waitLimit).Should(Equal(manifest.String()))
 }
 
 func TestFarRangesDoNotWaitForTheFlight(t *testing.T) {
