@@ -76,7 +76,8 @@ unit() {
   fi
   packages="$(go list ./... | grep -vE '/test/(integration|conformance|e2e|node|demo|sandbox)')"
   mapfile -t packages <<<"$packages"
-  go test "${race[@]}" -timeout 10m "$@" "${packages[@]}"
+  export GOMEGA_DEFAULT_EVENTUALLY_TIMEOUT=20s # 1 s is not much on a busy machine
+  go test "${race[@]}" -timeout 20m "$@" "${packages[@]}"
   (cd test/bench && go test "${race[@]}" "$@" ./...)
 }
 

@@ -40,6 +40,9 @@ func TestMain(m *testing.M) {
 }
 
 const (
+	// waitLimit is for what comes at once, except on a machine or a disk that is busy.
+	waitLimit = 30 * time.Second
+
 	repositoryName = "library/app"
 	tagName        = "v1"
 )
@@ -144,7 +147,7 @@ func (c *cache) settle(t *testing.T) {
 	t.Helper()
 	g := NewWithT(t)
 	spool := filepath.Join(c.health.rootDirectory, "registry-cache/spool/*")
-	g.Eventually(func() ([]string, error) { return filepath.Glob(spool) }, "5s").Should(BeEmpty())
+	g.Eventually(func() ([]string, error) { return filepath.Glob(spool) }, waitLimit).Should(BeEmpty())
 }
 
 func basic(username, password string) remote.Option {

@@ -151,7 +151,7 @@ func TestUpstreamComesUpAfterTheCache(t *testing.T) {
 	g.Expect(manifest()).To(Equal(http.StatusServiceUnavailable))
 
 	source.Intercept(nil)
-	g.Eventually(manifest, "5s").Should(Equal(http.StatusOK))
+	g.Eventually(manifest, waitLimit).Should(Equal(http.StatusOK))
 }
 
 func TestUpstreamAnswersTooManyRequests(t *testing.T) {
@@ -238,9 +238,9 @@ func TestCredentials(t *testing.T) {
 	g.Expect(manifestStatus(t, cache, "v2")).NotTo(Equal(http.StatusOK), "the old credentials are no longer valid")
 
 	g.Expect(os.Remove(filepath.Join(config.CredentialsDir, "password"))).To(Succeed())
-	g.Eventually(func() string { manifestStatus(t, cache, "v2"); return cache.logs.String() }, "5s").Should(ContainSubstring("Cannot read credentials"))
+	g.Eventually(func() string { manifestStatus(t, cache, "v2"); return cache.logs.String() }, waitLimit).Should(ContainSubstring("Cannot read credentials"))
 	writeCredentials(t, config.CredentialsDir, "bob", "second-secret!")
-	g.Eventually(func() int { return manifestStatus(t, cache, "v2") }, "5s").Should(Equal(http.StatusOK))
+	g.Eventually(func() int { return manifestStatus(t, cache, "v2") }, waitLimit).Should(Equal(http.StatusOK))
 	g.Expect(pull(t, cache.host(), "v2")).To(Succeed())
 
 	for _, secret := range []string{"first-secret", "second-secret!", "alice", "bob"} {
@@ -278,7 +278,7 @@ func TestClientsThatDoNotReadAreCut(t *testing.T) {
 		g.Expect(err).NotTo(HaveOccurred())
 		response, err := newClient(t).Do(request)
 		g.Expect(err).NotTo(HaveOccurred())
-		g.Eventually(func() []string { return cache.logs.Lines(`"complete":false`) }, "10s").Should(HaveLen(i+1), when)
+		g.Eventually(func() []string { return cache.logs.Lines(`"complete":false`) }, waitLimit).Should(HaveLen(i+1), when)
 		_, err = io.Copy(io.Discard, response.Body)
 		g.Expect(response.Body.Close()).To(Succeed())
 		g.Expect(err).To(HaveOccurred(), when)
@@ -312,14 +312,14 @@ func TestCredentialsRotateUnderATransfer(t *testing.T) {
 	begun, finish := slowBlobs(source)
 	transfer := make(chan error, 1)
 	go func() { _, err := download(blobURL(t, cache.host(), image)); transfer <- err }()
-	g.Eventually(begun, "5s").Should(BeClosed())
+	g.Eventually(begun, waitLimit).Should(BeClosed())
 	writeCredentials(t, config.CredentialsDir, "alice", "second")
 	g.Eventually(func() []string {
 		manifestStatus(t, cache, tagName)
 		return cache.logs.Lines("Credentials changed")
-	}, "5s").Should(HaveLen(1))
+	}, waitLimit).Should(HaveLen(1))
 	close(finish)
-	g.Eventually(transfer, "5s").Should(Receive(BeNil()))
+	g.Eventually(transfer, waitLimit).Should(Receive(BeNil()))
 }
 
 // slowBlobs makes the upstream wait after the first byte of a blob until finish
@@ -378,7 +378,7 @@ func TestGracefulStop(t *testing.T) {
 		digest, err := download(blobURL(t, cache.host(), image))
 		transfer <- result{digest, err}
 	}()
-	g.Eventually(begun, "5s").Should(BeClosed())
+	g.Eventually(begun, waitLimit).Should(BeClosed())
 
 	stopped := make(chan error, 1)
 	go func() { stopped <- cache.stop() }()
@@ -388,14 +388,14 @@ func TestGracefulStop(t *testing.T) {
 			_ = conn.Close()
 		}
 		return err
-	}, "5s").Should(HaveOccurred(), "no new connections")
+	}, waitLimit).Should(HaveOccurred(), "no new connections")
 	status, _ := get(t, "http://"+cache.DebugAddr().String()+"/debug/health")
 	g.Expect(status).To(Equal(http.StatusServiceUnavailable), "not healthy, but there to ask")
 	g.Consistently(stopped, "200ms").ShouldNot(Receive())
 
 	close(finish)
-	g.Eventually(transfer, "5s").Should(Receive(Equal(result{digest: path.Base(blobURL(t, cache.host(), image))})))
-	g.Eventually(stopped, "5s").Should(Receive(BeNil()))
+	g.Eventually(transfer, waitLimit).Should(Receive(Equal(result{digest: path.Base(blobURL(t, cache.host(), image))})))
+	g.Eventually(stopped, waitLimit).Should(Receive(BeNil()))
 }
 
 func TestStopCutsTransfersAfterTheDrainTimeout(t *testing.T) {
@@ -406,10 +406,10 @@ func TestStopCutsTransfersAfterTheDrainTimeout(t *testing.T) {
 	begun, finish := slowBlobs(source)
 	transfer := make(chan error, 1)
 	go func() { _, err := download(blobURL(t, cache.host(), image)); transfer <- err }()
-	g.Eventually(begun, "5s").Should(BeClosed())
+	g.Eventually(begun, waitLimit).Should(BeClosed())
 
 	g.Expect(cache.stop()).To(Succeed())
-	g.Eventually(transfer, "5s").Should(Receive(HaveOccurred()))
+	g.Eventually(transfer, waitLimit).Should(Receive(HaveOccurred()))
 	close(finish)
 }
 
@@ -459,7 +459,7 @@ func TestTLSRotationUnderLoad(t *testing.T) {
 	second.write(t, dir)
 	onlySecond := x509.NewCertPool()
 	onlySecond.AddCert(second.certificate)
-	g.Eventually(func() error { return fetch(onlySecond) }, "10s").Should(Succeed())
+	g.Eventually(func() error { return fetch(onlySecond) }, waitLimit).Should(Succeed())
 	cancel()
 	load.Wait()
 	g.Expect(failures).To(BeEmpty())
@@ -484,7 +484,7 @@ func TestMetrics(t *testing.T) {
 		// What was sent is counted when it was.
 		warm = proxyMetrics(t, cache)
 		return warm["registry_proxy_pushed_bytes_total/blob"] - cold["registry_proxy_pushed_bytes_total/blob"]
-	}, "5s").Should(BeNumerically(">", 300<<10))
+	}, waitLimit).Should(BeNumerically(">", 300<<10))
 
 	g.Expect(cold["registry_proxy_misses_total/blob"] - before["registry_proxy_misses_total/blob"]).To(BeEquivalentTo(4))
 	g.Expect(cold["registry_proxy_misses_total/manifest"] - before["registry_proxy_misses_total/manifest"]).To(BeEquivalentTo(1))
@@ -527,7 +527,7 @@ func TestHealthFollowsTheStorage(t *testing.T) {
 	config.Storage.RootDirectory = filepath.Join(t.TempDir(), "not", "there", "yet")
 	cache := startCache(t, config, Options{})
 	health := "http://" + cache.DebugAddr().String() + "/debug/health"
-	g.Eventually(func() int { status, _ := get(t, health); return status }, "5s").Should(Equal(http.StatusOK))
+	g.Eventually(func() int { status, _ := get(t, health); return status }, waitLimit).Should(Equal(http.StatusOK))
 	g.Expect(filepath.Join(config.Storage.RootDirectory, healthFile)).NotTo(BeAnExistingFile(), "the check leaves nothing behind")
 
 	moved := config.Storage.RootDirectory + "-moved"

@@ -10,8 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -114,6 +116,8 @@ func (n *node) command(arguments ...string) *exec.Cmd {
 	command := exec.Command(n.shell, append([]string{filepath.Join(n.sources, scriptName)}, arguments...)...)
 	command.Env = n.environment
 	command.Stdout, command.Stderr = n.log, n.log
+	// For kill.
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return command
 }
 
@@ -123,9 +127,10 @@ func (n *node) start() {
 	n.Expect(n.script.Start()).To(Succeed())
 }
 
+// kill kills the script and all that it has started, which would go on otherwise.
 func (n *node) kill() {
 	if n.script != nil {
-		_ = n.script.Process.Kill()
+		_ = syscall.Kill(-n.script.Process.Pid, syscall.SIGKILL)
 		_ = n.script.Wait()
 		n.script = nil
 	}
@@ -262,6 +267,15 @@ func TestScriptFollowsTheCache(t *testing.T) {
 	})
 }
 
+const (
+	// withdrawn and back are how soon hosts.toml has to follow a host that fails or
+	// answers.
+	withdrawn = 15 * time.Second
+	back      = 5 * time.Second
+	// slack is for a machine that is busy with other things.
+	slack = 3 * time.Second
+)
+
 func TestScriptKeepsTheTimesOfTheDesign(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, "127.0.0.1", nil)
@@ -269,15 +283,15 @@ func TestScriptKeepsTheTimesOfTheDesign(t *testing.T) {
 	n.environment = append(n.environment, "REGISTRY_HOSTS_INTERVAL=", "REGISTRY_HOSTS_RETRY_INTERVAL=", "REGISTRY_HOSTS_CONFIRM_INTERVAL=")
 	n.start()
 	live := n.wanted("docker.io", cacheFragment)
-	n.Eventually(n.published("docker.io")).WithTimeout(5 * time.Second).Should(Equal(live))
+	n.Eventually(n.published("docker.io")).WithTimeout(back + slack).Should(Equal(live))
 
 	s.stop()
 	t.Run("fault", func(t *testing.T) {
 		blackHole(t, s.address)
-		n.Eventually(n.published("docker.io")).WithTimeout(15 * time.Second).Should(BeEmpty())
+		n.Eventually(n.published("docker.io")).WithTimeout(withdrawn + slack).Should(BeEmpty())
 	})
 	s.start(t)
-	n.Eventually(n.published("docker.io")).WithTimeout(5 * time.Second).Should(Equal(live))
+	n.Eventually(n.published("docker.io")).WithTimeout(back + slack).Should(Equal(live))
 }
 
 func TestScriptForgivesOneFailure(t *testing.T) {
@@ -293,7 +307,10 @@ func TestScriptForgivesOneFailure(t *testing.T) {
 				w.WriteHeader(http.StatusBadGateway)
 				s.answer(func(http.ResponseWriter, *http.Request) {})
 			})
-			n.settle(s)
+			// One fails, one does not, and the last is not answered yet: it may be the next
+			// that fails.
+			counted := s.requests.Load()
+			n.Eventually(s.requests.Load).Should(BeNumerically(">=", counted+3))
 		}
 		n.Expect(strings.Count(n.logged(), "does not answer as it should: 502")).To(Equal(5))
 		after, err := os.Stat(filepath.Join(n.certs, "docker.io", "hosts.toml"))
@@ -391,7 +408,11 @@ func TestScriptWritesNothingTwice(t *testing.T) {
 		n.Expect(os.SameFile(before, after)).To(BeTrue())
 		n.Expect(after.ModTime()).To(Equal(before.ModTime()))
 		n.Expect(after.Mode().Perm()).To(Equal(os.FileMode(0o644)))
-		n.Expect(strings.Count(n.logged(), "\n")).To(Equal(2), n.logged())
+		lines := slices.DeleteFunc(slices.Collect(strings.Lines(n.logged())), func(line string) bool {
+			// It timed out once, on a machine that was busy.
+			return strings.Contains(line, "does not answer as it should: 000 28")
+		})
+		n.Expect(lines).To(HaveLen(2), n.logged())
 	})
 }
 
@@ -524,14 +545,22 @@ func TestScriptMendsItsFiles(t *testing.T) {
 		n.Eventually(n.logged).Should(ContainSubstring("docker.io: left alone"))
 		n.settle(s)
 		n.Expect(n.published("docker.io")()).To(Equal("# of somebody else\n"))
-		before := s.requests.Load()
+		// The first request that finds ours in its place.
+		var found atomic.Int64
+		s.answer(func(http.ResponseWriter, *http.Request) {
+			if n.published("docker.io")() == live {
+				found.CompareAndSwap(0, s.requests.Load())
+			}
+		})
 		n.Expect(os.Remove(file)).To(Succeed())
-		n.Eventually(n.published("docker.io")).Should(Equal(live))
-		n.Expect(s.requests.Load()-before).To(BeNumerically("<=", 4), "it was not written in the next round")
+		before := s.requests.Load()
+		n.Eventually(found.Load).ShouldNot(BeZero())
+		n.Expect(found.Load()-before).To(BeNumerically("<=", 4), "it was not written in the next round")
 
 		n.kill()
 		n.environment = append(n.environment, "REGISTRY_HOSTS_ROUNDS=3")
 		n.start()
+		n.settle(s) // what is there now is not from before
 		for _, spoil := range []func() error{
 			func() error { return os.WriteFile(file, []byte(live+"# edited\n"), 0o600) },
 			func() error { return os.Truncate(file, int64(len(marker))) },
@@ -551,8 +580,8 @@ func TestScriptWithdrawsHostWithoutItsBundle(t *testing.T) {
 		n.environment = append(n.environment, "REGISTRY_HOSTS_ROUNDS=1000")
 		n.start()
 		n.Eventually(n.published("docker.io")).ShouldNot(BeEmpty())
-		before := s.requests.Load()
 		n.Expect(os.RemoveAll(filepath.Join(n.sources, "ca"))).To(Succeed())
+		before := s.requests.Load()
 		n.Eventually(n.published("docker.io")).Should(BeEmpty())
 		n.Expect(s.requests.Load()-before).To(BeNumerically("<=", 1), "it was not withdrawn in the next round")
 		n.configure(cacheOf("docker.io", s, ca.pem))
@@ -698,14 +727,21 @@ func TestScriptWithoutCurl(t *testing.T) {
 
 func TestScriptRunsOneCurlARound(t *testing.T) {
 	forEachShell(t, func(t *testing.T, shell string) {
+		const hosts = 5
+		var now atomic.Int64
+		var together atomic.Bool
 		slow := func(_ http.ResponseWriter, r *http.Request) {
+			if now.Add(1) == hosts {
+				together.Store(true)
+			}
+			defer now.Add(-1)
 			select {
 			case <-time.After(500 * time.Millisecond):
 			case <-r.Context().Done():
 			}
 		}
 		registries, servers := []Registry{}, []*server{}
-		for i := range 5 {
+		for i := range hosts {
 			s := newServer(t, "127.0.0.1", nil)
 			s.answer(slow)
 			servers = append(servers, s)
@@ -720,12 +756,11 @@ func TestScriptRunsOneCurlARound(t *testing.T) {
 		n.Expect(os.WriteFile(filepath.Join(programs, "curl"), []byte(wrapper), 0o700)).To(Succeed())
 		n.environment = append(n.environment, "PATH="+programs+":"+os.Getenv("PATH"))
 
-		start := time.Now()
 		n.start()
 		for _, registry := range registries {
 			n.Eventually(n.published(registry.Upstream)).ShouldNot(BeEmpty())
 		}
-		n.Expect(time.Since(start)).To(BeNumerically("<", 2400*time.Millisecond), "the hosts were not asked at the same time")
+		n.Eventually(together.Load).Should(BeTrue(), "the hosts were not asked at the same time")
 		n.settle(servers[0])
 		n.kill()
 		content, err := os.ReadFile(calls)

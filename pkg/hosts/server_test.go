@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -87,7 +88,10 @@ type server struct {
 // nil.
 func newServer(t testing.TB, ip string, certificate *tls.Certificate) *server {
 	t.Helper()
-	s := &server{address: net.JoinHostPort(ip, "0")}
+	socket, address := bind(t, net.JoinHostPort(ip, "0"))
+	// Before it the server is stopped.
+	t.Cleanup(func() { _ = syscall.Close(socket) })
+	s := &server{address: address}
 	s.certificate.Store(certificate)
 	s.answer(func(http.ResponseWriter, *http.Request) {})
 	s.start(t)
@@ -105,16 +109,11 @@ func (s *server) status(code int) {
 	s.answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) })
 }
 
-// start listens where the server has listened before.
+// start listens at the address, which is the server's also while it is stopped.
 func (s *server) start(t testing.TB) {
 	t.Helper()
-	// Tests that run at the same time may have the port for a moment.
-	var listener net.Listener
-	NewWithT(t).Eventually(func() (err error) {
-		listener, err = net.Listen("tcp", s.address)
-		return err
-	}).Should(Succeed())
-	s.address = listener.Addr().String()
+	listener, err := net.Listen("tcp", s.address)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
 	if s.certificate.Load() != nil {
 		listener = tls.NewListener(listener, &tls.Config{
 			MinVersion:     tls.VersionTLS12,
@@ -138,7 +137,7 @@ func (s *server) start(t testing.TB) {
 	go func(running *http.Server, done chan<- error) { done <- running.Serve(listener) }(s.running, s.done)
 }
 
-// stop frees the port and cuts all connections.
+// stop has the address refuse connections, and cuts all that there are.
 func (s *server) stop() {
 	if s.running != nil {
 		_ = s.running.Close()
@@ -153,24 +152,44 @@ func (s *server) stop() {
 func blackHole(t testing.TB, address string) string {
 	t.Helper()
 	g := NewWithT(t)
-	tcp, err := net.ResolveTCPAddr("tcp4", address)
-	g.Expect(err).NotTo(HaveOccurred())
-	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	g.Expect(err).NotTo(HaveOccurred())
+	socket, address := bind(t, address)
 	t.Cleanup(func() { _ = syscall.Close(socket) })
-	g.Expect(syscall.SetsockoptInt(socket, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)).To(Succeed())
-	g.Expect(syscall.Bind(socket, &syscall.SockaddrInet4{Port: tcp.Port, Addr: [4]byte(tcp.IP.To4())})).To(Succeed())
 	g.Expect(syscall.Listen(socket, 0)).To(Succeed())
-	name, err := syscall.Getsockname(socket)
-	g.Expect(err).NotTo(HaveOccurred())
-	tcp.Port = name.(*syscall.SockaddrInet4).Port
-
 	g.Eventually(func() error {
-		connection, err := net.DialTimeout("tcp", tcp.String(), 200*time.Millisecond)
+		connection, err := net.DialTimeout("tcp", address, 200*time.Millisecond)
 		if err == nil {
 			t.Cleanup(func() { _ = connection.Close() })
 		}
 		return err
-	}).Should(MatchError(ContainSubstring("timeout")))
-	return tcp.String()
+	}).WithTimeout(20 * time.Second).Should(MatchError(ContainSubstring("timeout")))
+	return address
+}
+
+// bind returns a socket that has an address but does not listen there, and the
+// address with its port. Until it is closed nobody gets that port who does not ask
+// for it.
+func bind(t testing.TB, address string) (socket int, bound string) {
+	t.Helper()
+	g := NewWithT(t)
+	want, err := netip.ParseAddrPort(address)
+	g.Expect(err).NotTo(HaveOccurred())
+	family, name := syscall.AF_INET6, syscall.Sockaddr(&syscall.SockaddrInet6{Port: int(want.Port()), Addr: want.Addr().As16()})
+	if want.Addr().Is4() {
+		family, name = syscall.AF_INET, &syscall.SockaddrInet4{Port: int(want.Port()), Addr: want.Addr().As4()}
+	}
+	socket, err = syscall.Socket(family, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	g.Expect(err).NotTo(HaveOccurred())
+	// Whoever asks for it has to set this too, as net.Listen does.
+	g.Expect(syscall.SetsockoptInt(socket, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)).To(Succeed())
+	g.Expect(syscall.Bind(socket, name)).To(Succeed())
+	name, err = syscall.Getsockname(socket)
+	g.Expect(err).NotTo(HaveOccurred())
+	port := 0
+	switch name := name.(type) {
+	case *syscall.SockaddrInet4:
+		port = name.Port
+	case *syscall.SockaddrInet6:
+		port = name.Port
+	}
+	return socket, netip.AddrPortFrom(want.Addr(), uint16(port)).String()
 }

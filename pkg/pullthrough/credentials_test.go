@@ -252,7 +252,7 @@ func TestCredentialsRotateUnderLoad(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 		valid.Store(fmt.Sprintf("secret-%d", i))
 		swapCredentials(t, dir, "alice", fmt.Sprintf("secret-%d", i))
-		g.Eventually(func() int { return strings.Count(cache.logs.String(), "Credentials changed") }, "10s", "2ms").Should(Equal(i))
+		g.Eventually(func() int { return strings.Count(cache.logs.String(), "Credentials changed") }, waitLimit, "2ms").Should(Equal(i))
 	}
 	close(done)
 	load.Wait()

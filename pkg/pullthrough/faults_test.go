@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -69,10 +69,10 @@ func TestWrongContentIsNeverComplete(t *testing.T) {
 				cache := newCache(t, source)
 				got, err := try(t.Context(), newClient(t), http.MethodGet, cache.url("blobs", blob.String()))
 				g.Expect(err != nil || got.err != nil || got.status == http.StatusServiceUnavailable).To(BeTrue(), "a broken transfer, not %d bytes", len(got.body))
-				g.Eventually(func() float64 { return cache.metric(t, "registry_cache_digest_mismatches_total", "blob") }, "5s").Should(BeEquivalentTo(1))
-				g.Expect(cache.logs.String()).To(MatchRegexp(`"level":"ERROR","msg":"Dropped a blob`))
+				g.Eventually(func() float64 { return cache.metric(t, "registry_cache_digest_mismatches_total", "blob") }, waitLimit).Should(BeEquivalentTo(1))
+				g.Eventually(cache.logs.String, waitLimit).Should(MatchRegexp(`"level":"ERROR","msg":"Dropped a blob`))
 				if err == nil && got.status == http.StatusOK {
-					g.Eventually(cache.logs.String, "5s").Should(ContainSubstring(`"complete":false`))
+					g.Eventually(cache.logs.String, waitLimit).Should(ContainSubstring(`"complete":false`))
 				}
 				g.Expect(cache.blobFile(blob)).NotTo(BeAnExistingFile())
 				g.Expect(filepath.Glob(filepath.Join(cache.root, "registry-cache/spool/*"))).To(BeEmpty())
@@ -201,12 +201,13 @@ func TestAFailedFlightIsGoneOnWith(t *testing.T) {
 			source.misbehave(nil)
 			source.asked()
 			before := source.blobBytes.Load()
-			g.Eventually(func() string { return get(t, cache.url("blobs", blob.String())).digest() }, "5s").Should(Equal(blob.String()))
-			fetched := source.blobBytes.Load() - before
+			g.Eventually(func() string { return get(t, cache.url("blobs", blob.String())).digest() }, waitLimit).Should(Equal(blob.String()))
+			// The origin counts what it has sent, which the client may have before.
+			fetched := func() int64 { return source.blobBytes.Load() - before }
 			if changed {
-				g.Expect(fetched).To(BeNumerically(">=", size))
+				g.Eventually(fetched, waitLimit).Should(BeNumerically(">=", size))
 			} else {
-				g.Expect(fetched).To(BeEquivalentTo(50_000))
+				g.Eventually(fetched, waitLimit).Should(BeEquivalentTo(50_000))
 			}
 		})
 	}
@@ -241,7 +242,7 @@ func TestUpstreamFailures(t *testing.T) {
 		{"404", func(o *origin) { o.answer(404) }, 404},
 		{"redirect to a dead host", func(o *origin) { o.answer(307, "Location", "http://"+dead+"/x") }, 503},
 		{"redirect without end", func(o *origin) { o.answer(307, "Location", "/v2/again") }, 503},
-		{"redirect to nowhere", func(o *origin) { o.answer(307, "Location", "http://host.invalid/x") }, 503},
+		{"redirect to nowhere", func(o *origin) { o.answer(307, "Location", "http://"+nowhere+"/x") }, 503},
 		{"connection cut", func(o *origin) {
 			o.misbehave(func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) })
 		}, 503},
@@ -274,19 +275,29 @@ func TestUpstreamFailures(t *testing.T) {
 			g.Expect(len(source.asked())).To(BeNumerically("<", 60))
 			source.misbehave(nil)
 			if test.name != "429 with Retry-After" {
-				g.Eventually(func() int { return get(t, cache.url("manifests", "v1")).status }, "5s").Should(Equal(http.StatusOK))
+				g.Eventually(func() int { return get(t, cache.url("manifests", "v1")).status }, waitLimit).Should(Equal(http.StatusOK))
 			}
 		})
 	}
 }
 
+// deadAddress returns an address that refuses connections until the test ends: that
+// of a socket that does not listen, so that nobody else gets it.
 func deadAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	NewWithT(t).Expect(err).NotTo(HaveOccurred())
-	NewWithT(t).Expect(listener.Close()).To(Succeed())
-	return listener.Addr().String()
+	g := NewWithT(t)
+	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	g.Expect(err).NotTo(HaveOccurred())
+	t.Cleanup(func() { _ = syscall.Close(socket) })
+	g.Expect(syscall.Bind(socket, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})).To(Succeed())
+	name, err := syscall.Getsockname(socket)
+	g.Expect(err).NotTo(HaveOccurred())
+	return fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
 }
+
+// nowhere is no host. The machine's resolver is not asked for it: no part of a name
+// may have more than 63 characters.
+var nowhere = strings.Repeat("x", 64) + ".invalid"
 
 func TestUpstreamThatCannotBeReached(t *testing.T) {
 	untrusted := httptest.NewTLSServer(http.NotFoundHandler())
@@ -294,7 +305,7 @@ func TestUpstreamThatCannotBeReached(t *testing.T) {
 	t.Cleanup(untrusted.Close)
 	for name, url := range map[string]string{
 		"refused": "http://" + deadAddress(t),
-		"no name": "http://host.invalid",
+		"no name": "http://" + nowhere,
 		"no TLS":  untrusted.URL,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -340,7 +351,8 @@ func TestStalls(t *testing.T) {
 			limits.StallWindow = 200 * time.Millisecond
 			cache := startCache(t, newConfig(t, source.URL), limits)
 			g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
-			g.Expect(asked.Load()).To(BeEquivalentTo(2))
+			// A machine that is busy may seem to stall too.
+			g.Expect(asked.Load()).To(BeNumerically(">=", 2))
 		})
 	}
 }
@@ -367,7 +379,7 @@ func TestHangingUpstream(t *testing.T) {
 		}
 	}
 	source.misbehave(header)
-	g.Eventually(func() int { return get(t, cache.url("blobs", blob.String())).status }, "5s").Should(Equal(http.StatusServiceUnavailable))
+	g.Eventually(func() int { return get(t, cache.url("blobs", blob.String())).status }, waitLimit).Should(Equal(http.StatusServiceUnavailable))
 }
 
 func TestWrongManifests(t *testing.T) {
@@ -464,7 +476,7 @@ func TestErrorsThatNeverEnd(t *testing.T) {
 	g.Expect(get(t, cache.url("blobs", blob.String())).status).To(Equal(http.StatusServiceUnavailable))
 	g.Expect(get(t, cache.url("manifests", "v1")).status).To(Equal(http.StatusServiceUnavailable))
 	source.misbehave(nil)
-	g.Eventually(func() string { return get(t, cache.url("blobs", blob.String())).digest() }, "5s").Should(Equal(blob.String()))
+	g.Eventually(func() string { return get(t, cache.url("blobs", blob.String())).digest() }, waitLimit).Should(Equal(blob.String()))
 }
 
 func TestMoreThanPromised(t *testing.T) {
@@ -511,7 +523,7 @@ func TestFollowersOfAFailedFlightGetNothingOfTheNext(t *testing.T) {
 	})
 	cache := newCache(t, source)
 	slow := open(t, cache.url("blobs", blob.String()))
-	g.Eventually(func() float64 { return cache.metric(t, "registry_cache_flights_total", "failed") }, "5s").Should(BeEquivalentTo(1))
+	g.Eventually(func() float64 { return cache.metric(t, "registry_cache_flights_total", "failed") }, waitLimit).Should(BeEquivalentTo(1))
 	first = false
 	// The upstream has changed, so it begins again.
 	g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
@@ -564,11 +576,11 @@ func TestFlightsOutliveABlipOfTheUpstream(t *testing.T) {
 		blob := source.add(200_000)
 		go func() { results <- get(t, cache.url("blobs", blob.String())).digest() == blob.String() }()
 	}
-	g.Eventually(func() float64 { return cache.metric(t, "registry_cache_spool_bytes") }, "5s").Should(BeNumerically(">=", 600_000))
+	g.Eventually(func() float64 { return cache.metric(t, "registry_cache_spool_bytes") }, waitLimit).Should(BeNumerically(">=", 600_000))
 	close(cut)
 	g.Eventually(func() float64 {
 		return cache.metric(t, "registry_cache_upstream_responses_total", "blob", "503")
-	}, "5s").Should(BeNumerically(">=", 6), "all of them were refused")
+	}, waitLimit).Should(BeNumerically(">=", 6), "all of them were refused")
 	close(end)
 	for range cap(results) {
 		g.Expect(<-results).To(BeTrue())
@@ -626,7 +638,7 @@ func TestShortcutsThatFailAreNoReasonToFail(t *testing.T) {
 					ends <- end
 				}()
 			}
-			g.Eventually(shortcuts.Load, "10s").Should(BeNumerically(">=", cap(ends)), "all of them have tried")
+			g.Eventually(shortcuts.Load, waitLimit).Should(BeNumerically(">=", cap(ends)), "all of them have tried")
 			close(goOn)
 			for range cap(ends) {
 				end := <-ends
@@ -652,7 +664,7 @@ func TestBrokenManifests(t *testing.T) {
 		g.Expect(get(t, cache.url("manifests", manifest.String())).status).To(Equal(http.StatusServiceUnavailable))
 		source.misbehave(nil)
 	}
-	g.Eventually(func() string { return get(t, cache.url("manifests", manifest.String())).digest() }, "5s").Should(Equal(manifest.String()))
+	g.Eventually(func() string { return get(t, cache.url("manifests", manifest.String())).digest() }, waitLimit).Should(Equal(manifest.String()))
 }
 
 func TestFarRangesDoNotWaitForTheFlight(t *testing.T) {

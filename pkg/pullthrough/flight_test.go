@@ -265,9 +265,9 @@ func TestRefusalOfOneRepositoryIsNotThatOfAnother(t *testing.T) {
 	})
 	statuses := make(chan int, 2)
 	go func() { statuses <- get(t, cache.urlIn("without", "blobs", blob.String())).status }()
-	g.Eventually(asked, "5s").Should(BeClosed())
+	g.Eventually(asked, waitLimit).Should(BeClosed())
 	go func() { statuses <- get(t, cache.urlIn("with", "blobs", blob.String())).status }()
-	g.Eventually(func() float64 { return cache.metric(t, "registry_cache_followers") }, "5s").Should(BeEquivalentTo(1))
+	g.Eventually(func() float64 { return cache.metric(t, "registry_cache_followers") }, waitLimit).Should(BeEquivalentTo(1))
 	close(answer)
 	g.Expect([]int{<-statuses, <-statuses}).To(ConsistOf(http.StatusNotFound, http.StatusOK))
 }
@@ -292,7 +292,7 @@ func TestClientsThatNeverRead(t *testing.T) {
 			}
 		})
 	}
-	g.Eventually(func() float64 { return cache.metric(t, "registry_proxy_requests_total", "blob") }, "20s").Should(BeEquivalentTo(200))
+	g.Eventually(func() float64 { return cache.metric(t, "registry_proxy_requests_total", "blob") }, waitLimit).Should(BeEquivalentTo(200))
 	for range 3 {
 		g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
 	}

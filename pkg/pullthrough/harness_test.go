@@ -52,6 +52,9 @@ func TestMain(m *testing.M) {
 }
 
 const (
+	// waitLimit is for what comes at once, except on a machine or a disk that is busy.
+	waitLimit = 30 * time.Second
+
 	repositoryName = "library/app"
 	manifestType   = "application/vnd.oci.image.manifest.v1+json"
 )
@@ -233,7 +236,7 @@ func (c *cache) blobFile(dgst digest.Digest) string {
 // stored waits until a blob has its file.
 func (c *cache) stored(t *testing.T, dgst digest.Digest) {
 	t.Helper()
-	NewWithT(t).Eventually(at(c.blobFile(dgst)), "10s", "2ms").Should(BeAnExistingFile())
+	NewWithT(t).Eventually(at(c.blobFile(dgst)), waitLimit, "2ms").Should(BeAnExistingFile())
 }
 
 // at is for matchers that look at a file again and again.
@@ -242,7 +245,7 @@ func at(path string) func() string { return func() string { return path } }
 // landed waits until nothing is in flight, so that what is deleted is gone.
 func (c *cache) landed(t *testing.T) {
 	t.Helper()
-	NewWithT(t).Eventually(func() float64 { return c.metric(t, "registry_cache_flights") }, "10s", "2ms").Should(BeZero())
+	NewWithT(t).Eventually(func() float64 { return c.metric(t, "registry_cache_flights") }, waitLimit, "2ms").Should(BeZero())
 }
 
 // metric returns the sum of all series of a metric whose labels have the given
@@ -395,7 +398,7 @@ func (g *gate) open(t *testing.T, upTo int) {
 	t.Helper()
 	select {
 	case g.upTo <- upTo:
-	case <-time.After(5 * time.Second):
+	case <-time.After(waitLimit):
 		t.Fatal("nobody asks the origin")
 	}
 }

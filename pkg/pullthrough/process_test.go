@@ -266,7 +266,7 @@ func TestFullVolume(t *testing.T) {
 			g.Eventually(func() string {
 				g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
 				return cache.blobFile(blob)
-			}, "5s").Should(BeAnExistingFile(), "once there is room")
+			}, waitLimit).Should(BeAnExistingFile(), "once there is room")
 			g.Expect(cache.stop()).To(Succeed())
 		}
 	}
@@ -376,7 +376,7 @@ func TestEvictionMakesRoom(t *testing.T) {
 				}
 				if test.reason == "watermark" {
 					// It may be served and not stored before eviction has kept up.
-					g.Eventually(func() string { get(t, cache.url("blobs", last.String())); return cache.blobFile(last) }, "5s").Should(BeAnExistingFile())
+					g.Eventually(func() string { get(t, cache.url("blobs", last.String())); return cache.blobFile(last) }, waitLimit).Should(BeAnExistingFile())
 				}
 			}
 			cache.stored(t, last)
@@ -384,7 +384,7 @@ func TestEvictionMakesRoom(t *testing.T) {
 			g.Expect(cache.metric(t, "registry_cache_evictions_total", test.reason)).To(BeNumerically(">", 5))
 			if test.reason == "watermark" {
 				g.Expect(cache.logs.String()).To(ContainSubstring("Evicted the blobs that were not used"))
-				g.Eventually(func() int { return usedPercent(t, cache.root) }, "5s").Should(BeNumerically("<=", 90))
+				g.Eventually(func() int { return usedPercent(t, cache.root) }, waitLimit).Should(BeNumerically("<=", 90))
 			}
 			g.Expect(cache.stop()).To(Succeed())
 		})

@@ -56,16 +56,45 @@ func TestConcurrentResolvesShareOneRequest(t *testing.T) {
 	for _, method := range []string{http.MethodGet, http.MethodHead} {
 		source.asked()
 		begun, answer := make(chan struct{}), make(chan struct{})
-		source.misbehave(func(http.ResponseWriter, *http.Request) bool { close(begun); <-answer; return false })
+		begin := sync.OnceFunc(func() { close(begun) })
+		var together atMost
+		source.misbehave(func(http.ResponseWriter, *http.Request) bool {
+			defer together.enter()()
+			begin()
+			<-answer
+			return false
+		})
 		var clients sync.WaitGroup
 		for range 20 {
 			clients.Go(func() { g.Expect(get(t, cache.url("manifests", "latest")).status).To(Equal(http.StatusOK)) })
 		}
-		g.Eventually(begun, "5s").Should(BeClosed())
+		g.Eventually(begun, waitLimit).Should(BeClosed())
 		time.Sleep(100 * time.Millisecond)
 		close(answer)
 		clients.Wait()
-		g.Expect(source.asked()).To(Equal([]string{method + " /v2/library/app/manifests/latest"}))
+		g.Expect(together.most).To(Equal(1))
+		// Who came only after the answer, on a slow machine, had to ask again.
+		asked := source.asked()
+		g.Expect(asked[0]).To(Equal(method + " /v2/library/app/manifests/latest"))
+		g.Expect(len(asked)).To(BeNumerically("<", 20), "nobody shared")
+	}
+}
+
+// atMost counts how many requests are there at the same time.
+type atMost struct {
+	mu        sync.Mutex
+	now, most int
+}
+
+func (a *atMost) enter() (leave func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.now++
+	a.most = max(a.most, a.now)
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.now--
 	}
 }
 
@@ -106,7 +135,9 @@ func TestStaleTags(t *testing.T) {
 			source := newOrigin(t)
 			manifest := source.tag("latest")
 			config := newConfig(t, source.URL)
-			cache := startCache(t, config, quick)
+			limits := quick
+			limits.BreakerBase = 10 * time.Second // more than the requests below take
+			cache := startCache(t, config, limits)
 			get(t, cache.url("manifests", "latest"))
 			fail(source)
 			source.asked()
@@ -126,7 +157,7 @@ func TestStaleTags(t *testing.T) {
 			if name != "gone" {
 				moved := source.tag("latest")
 				source.misbehave(nil)
-				g.Eventually(func() string { return get(t, cache.url("manifests", "latest")).digest() }, "10s", "20ms").Should(Equal(moved.String()))
+				g.Eventually(func() string { return get(t, cache.url("manifests", "latest")).digest() }, waitLimit, "20ms").Should(Equal(moved.String()))
 				g.Expect(cache.metric(t, "registry_cache_breaker_open", "manifest")).To(BeZero())
 			}
 		})
@@ -277,7 +308,7 @@ func TestBlackHole(t *testing.T) {
 	g.Expect(source.asked()).To(HaveLen(1), "when there was no hole yet")
 	g.Eventually(func() float64 {
 		return cache.metric(t, "registry_cache_upstream_responses_total", "manifest", "0")
-	}, "5s").Should(BeEquivalentTo(1))
+	}, waitLimit).Should(BeEquivalentTo(1))
 	g.Expect(cache.metric(t, "registry_cache_stale_tags_total")).To(BeEquivalentTo(6))
 	g.Expect(get(t, cache.url("manifests", "unknown")).status).To(Equal(http.StatusServiceUnavailable))
 }
@@ -380,7 +411,7 @@ func TestClientsThatLeaveDoNotBreakOthers(t *testing.T) {
 		_, err := try(ctx, newClient(t), http.MethodGet, cache.url("manifests", "latest"))
 		left <- err
 	}()
-	g.Eventually(begun, "5s").Should(BeClosed())
+	g.Eventually(begun, waitLimit).Should(BeClosed())
 	stayed := make(chan string, 1)
 	go func() { stayed <- get(t, cache.url("manifests", "latest")).digest() }()
 	leave()
@@ -410,7 +441,7 @@ func TestAMovedTagIsTheOldOneUntilItsManifestIsHere(t *testing.T) {
 		time.Sleep(2 * quick.BreakerBase)
 	}
 	source.misbehave(nil)
-	g.Eventually(func() string { return get(t, url).digest() }, "5s").Should(Equal(after.String()))
+	g.Eventually(func() string { return get(t, url).digest() }, waitLimit).Should(Equal(after.String()))
 }
 
 func TestSlowUpstreamsAreNotCutOff(t *testing.T) {
@@ -430,7 +461,7 @@ func TestSlowUpstreamsAreNotCutOff(t *testing.T) {
 	})
 	g.Expect(get(t, cache.url("manifests", "latest")).digest()).To(Equal(known.String()), "in time, and stale")
 	g.Expect(get(t, cache.url("manifests", "other")).digest()).To(Equal(other.String()), "what has to be waited for is")
-	g.Eventually(func() string { return get(t, cache.url("manifests", "latest")).digest() }, "5s").Should(Equal(moved.String()))
+	g.Eventually(func() string { return get(t, cache.url("manifests", "latest")).digest() }, waitLimit).Should(Equal(moved.String()))
 }
 
 func TestListingsThatFailAreNoReasonToLeaveManifestsAlone(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/gardener/gardener/pkg/utils/secrets"
 	"golang.org/x/sync/errgroup"
@@ -74,7 +75,7 @@ func (c *Cluster) startAPIServer(ctx context.Context, server *APIServer) error {
 	if err != nil {
 		return err
 	}
-	if _, err := envtest.InstallCRDs(server.Config, envtest.CRDInstallOptions{Paths: crds, ErrorIfPathMissing: true}); err != nil {
+	if _, err := envtest.InstallCRDs(server.Config, envtest.CRDInstallOptions{Paths: crds, ErrorIfPathMissing: true, MaxTime: time.Minute}); err != nil {
 		return fmt.Errorf("install CRDs into the %s: %w", server.name, err)
 	}
 	return nil

@@ -28,28 +28,35 @@ const (
 // observation is what happened on the node in a time in which it pulled an image
 // again and again.
 type observation struct {
+	began time.Time
 	// writers are those of hosts.toml, one after the other, with the time at which
-	// each was seen first.
+	// each was seen first; last is the last of them.
 	writers []string
+	last    string
 	// cached and direct are how many pulls were served by the cache and past it.
 	cached, direct int
 	slowest        time.Duration
 	failures       []error
 }
 
-// observe pulls the image app:v1, and looks at the upstream's hosts.toml, until it is told
-// to stop. What happened is reported with what that is to be called.
+// observe pulls the image app:v1 once or more, and looks at the upstream's hosts.toml,
+// until it is told to stop. What happened is reported with what that is to be called.
 func observe(ctx context.Context, registry *upstream.Registry, upstreamHost string) (stop func(what string) *observation) {
 	var (
-		result  = &observation{}
+		result  = &observation{began: time.Now()}
 		stopped = make(chan struct{})
 		end     = sync.OnceFunc(func() { close(stopped) })
 		group   sync.WaitGroup
 	)
+	// Before the caller changes it.
+	result.look(upstreamHost)
 	group.Go(func() { result.watch(stopped, upstreamHost) })
 	group.Go(func() {
-		for !isClosed(stopped) && len(result.failures) == 0 {
+		for {
 			result.pull(ctx, registry, upstreamHost, upstreamHost+"/app:v1")
+			if isClosed(stopped) || len(result.failures) > 0 {
+				return
+			}
 		}
 	})
 	wait := func() {
@@ -83,13 +90,17 @@ func (o *observation) pull(ctx context.Context, registry *upstream.Registry, ups
 // watch records changes of the writer until it is told to stop, and then once more:
 // what the caller has seen before that is always recorded.
 func (o *observation) watch(stopped <-chan struct{}, upstreamHost string) {
-	began, last := time.Now(), ""
-	for ended := false; !ended; time.Sleep(5 * time.Millisecond) {
-		ended = isClosed(stopped)
-		if writer := writerOf(hostsTOML(upstreamHost)); writer != last {
-			o.writers = append(o.writers, fmt.Sprintf("%s (%.2f s)", writer, time.Since(began).Seconds()))
-			last = writer
-		}
+	for ; !isClosed(stopped); time.Sleep(5 * time.Millisecond) {
+		o.look(upstreamHost)
+	}
+	o.look(upstreamHost)
+}
+
+// look records the writer if it is another than before.
+func (o *observation) look(upstreamHost string) {
+	if writer := writerOf(hostsTOML(upstreamHost)); writer != o.last {
+		o.writers = append(o.writers, fmt.Sprintf("%s (%.2f s)", writer, time.Since(o.began).Seconds()))
+		o.last = writer
 	}
 }
 

@@ -48,6 +48,8 @@ var _ = Describe("The unit on nodes", func() {
 			"%.1f ms of CPU time a round, so %.2f %% of a core at one each 10 s", 1000*round.Seconds(), 100*round.Seconds()/10))
 		Expect(land.Node.Run(ctx, "rm", dropIn)).Error().NotTo(HaveOccurred())
 		restartUnit(ctx)
+		// Else that the unit was stopped would be taken for the effect of the switch.
+		expectHostsTOML(ctx, "unit0.test", true, restoredWithin, "the restart of the unit")
 
 		By("switching it off, and having gardener-node-agent change its files")
 		Expect(land.Node.Run(ctx, "touch", "/etc/containerd/registry-hosts-off")).Error().NotTo(HaveOccurred())

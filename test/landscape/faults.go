@@ -28,30 +28,27 @@ func (l *Landscape) OpenBlackHole(ctx context.Context, upstream string) error {
 	if err != nil {
 		return err
 	}
+	commands := []string{"add table " + blackHole}
 	// Where kube-proxy has not yet made the address that of a pod, or has already
 	// made that of a pod the address.
 	for _, chain := range []struct{ hook, priority, match string }{
 		{"prerouting", "raw", "daddr"}, {"output", "raw", "daddr"}, {"input", "filter", "saddr"},
 	} {
-		for _, command := range []string{
-			"add table " + blackHole,
+		commands = append(commands,
 			fmt.Sprintf("add chain %s %s { type filter hook %s priority %s; }", blackHole, chain.hook, chain.hook, chain.priority),
 			fmt.Sprintf("add rule %s %s ip %s %s drop", blackHole, chain.hook, chain.match, service.Spec.ClusterIP),
-		} {
-			if _, err := l.Node.Run(ctx, "nft", command); err != nil {
-				return fmt.Errorf("open black hole: %w", err)
-			}
-		}
+		)
+	}
+	// All at the same moment: half of a black hole is another fault.
+	if _, err := l.Node.Run(ctx, "nft", strings.Join(commands, "\n")); err != nil {
+		return fmt.Errorf("open black hole: %w", err)
 	}
 	return nil
 }
 
 // CloseBlackHole ends what OpenBlackHole has begun. More calls do nothing.
 func (l *Landscape) CloseBlackHole(ctx context.Context) error {
-	if _, err := l.Node.Run(ctx, "nft", "add table "+blackHole); err != nil {
-		return fmt.Errorf("close black hole: %w", err)
-	}
-	if _, err := l.Node.Run(ctx, "nft", "delete table "+blackHole); err != nil {
+	if _, err := l.Node.Run(ctx, "nft", "add table "+blackHole+"\ndelete table "+blackHole); err != nil {
 		return fmt.Errorf("close black hole: %w", err)
 	}
 	return nil

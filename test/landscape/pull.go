@@ -132,7 +132,7 @@ func (l *Landscape) AwaitPod(ctx context.Context, pod *corev1.Pod) (time.Duratio
 	}
 	// The event may come after the status.
 	var duration time.Duration
-	err = wait.PollUntilContextTimeout(ctx, pollInterval, 10*time.Second, true, func(ctx context.Context) (bool, error) {
+	err = wait.PollUntilContextTimeout(ctx, pollInterval, time.Minute, true, func(ctx context.Context) (bool, error) {
 		events, err := l.Events(ctx, pod)
 		if err != nil {
 			return false, err

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -68,9 +69,12 @@ func (p *plane) start(ctx context.Context) error {
 
 	p.env = &envtest.Environment{
 		// An empty scheme: envtest looks in it for kinds with conversions.
-		Scheme:            runtime.NewScheme(),
-		ControlPlane:      envtest.ControlPlane{APIServer: server, Etcd: etcd},
-		CRDInstallOptions: envtest.CRDInstallOptions{Paths: crds, ErrorIfPathMissing: true},
+		Scheme:       runtime.NewScheme(),
+		ControlPlane: envtest.ControlPlane{APIServer: server, Etcd: etcd},
+		// Of its own accord it waits for 20 s and 10 s, which a busy machine exceeds.
+		ControlPlaneStartTimeout: 2 * time.Minute,
+		ControlPlaneStopTimeout:  2 * time.Minute,
+		CRDInstallOptions:        envtest.CRDInstallOptions{Paths: crds, ErrorIfPathMissing: true, MaxTime: time.Minute},
 	}
 	if _, err := p.env.Start(); err != nil {
 		return fmt.Errorf("start control plane of the %s: %w\n%s", p.name, err, process.Tail(serverLog.Name()))

@@ -149,6 +149,7 @@ func (p *pod) containerize(file string) string {
 // after its clients have all of it.
 func (p *pod) awaitStored() {
 	GinkgoHelper()
-	uploads := filepath.Join(p.root, "var/lib/registry/docker/registry/v2/repositories/*/*/_uploads/*")
-	Eventually(func() ([]string, error) { return filepath.Glob(uploads) }).Should(BeEmpty())
+	spool := filepath.Join(p.root, "var/lib/registry/registry-cache/spool")
+	Expect(spool).To(BeADirectory(), "blobs in flight are not where they were")
+	Eventually(func() ([]string, error) { return filepath.Glob(spool + "/*") }).Should(BeEmpty())
 }
