@@ -195,23 +195,34 @@ func (a *cacheActuator) replaceStatefulSets(ctx context.Context, log logr.Logger
 	return v.awaitStatefulSets(ctx, isReplaced)
 }
 
-// deletePendingClaims deletes claims that have no volume, and their pods: a
-// StatefulSet is not told of what its pods miss.
+// deletePendingClaims deletes claims that have no volume after their pods: a
+// StatefulSet does not notice what its pods lack.
 func (v *volumes) deletePendingClaims(ctx context.Context, log logr.Logger) error {
 	for _, claim := range v.pending {
+		if err := v.deletePendingPod(ctx, client.ObjectKey{Namespace: claim.Namespace, Name: resources.PodOfClaim(claim.Name)}); err != nil {
+			return fmt.Errorf("replace the Shoot's PersistentVolumeClaim %s, which has no volume, by one of %s: delete its pod: %w", claim.Name, &claim.size, err)
+		}
 		// If it was bound in the meantime, it is another version, and grows when this is
 		// tried again.
 		err := v.shoot.Delete(ctx, claim.PersistentVolumeClaim, client.Preconditions{UID: &claim.UID, ResourceVersion: &claim.ResourceVersion})
 		if client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("replace the Shoot's PersistentVolumeClaim %s, which has no volume, by one of %s: %w", claim.Name, &claim.size, err)
 		}
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: claim.Namespace, Name: resources.PodOfClaim(claim.Name)}}
-		if err := v.shoot.Delete(ctx, pod); client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("replace the Shoot's pod %s, which has no volume: %w", pod.Name, err)
-		}
 		log.Info("Deleted claim without a volume and its pod, both are made anew", "persistentVolumeClaim", claim.Name, "size", claim.size.String())
 	}
 	return nil
+}
+
+// deletePendingPod deletes a pod if it waits for its volume still.
+func (v *volumes) deletePendingPod(ctx context.Context, key client.ObjectKey) error {
+	pod := &corev1.Pod{}
+	if err := v.shoot.Get(ctx, key, pod); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	if pod.Status.Phase != corev1.PodPending {
+		return nil
+	}
+	return client.IgnoreNotFound(v.shoot.Delete(ctx, pod, client.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion}))
 }
 
 // isGone says that a StatefulSet was deleted; current is nil if there is none.

@@ -138,6 +138,7 @@ var _ = Describe("Volumes", Ordered, func() {
 		Entry("before a claim grows", interceptor.Funcs{Patch: losePatch}, SpecTimeout(2*time.Minute)),
 		Entry("before a StatefulSet is deleted", interceptor.Funcs{Delete: loseDelete[*appsv1.StatefulSet](false)}, SpecTimeout(2*time.Minute)),
 		Entry("after a StatefulSet was deleted", interceptor.Funcs{Delete: loseDelete[*appsv1.StatefulSet](true)}, SpecTimeout(2*time.Minute)),
+		Entry("after a pod was deleted", interceptor.Funcs{Delete: loseDelete[*corev1.Pod](true)}, SpecTimeout(2*time.Minute)),
 		Entry("before a claim is deleted", interceptor.Funcs{Delete: loseDelete[*corev1.PersistentVolumeClaim](false)}, SpecTimeout(2*time.Minute)),
 		Entry("after a claim was deleted", interceptor.Funcs{Delete: loseDelete[*corev1.PersistentVolumeClaim](true)}, SpecTimeout(2*time.Minute)),
 	)
