@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/gardener/gardener/extensions/pkg/controller/extension"
+	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 	"github.com/gardener/gardener/pkg/utils/imagevector"
 )
@@ -25,7 +26,7 @@ const managedResourceTimeout = 2 * time.Minute
 type cacheActuator struct {
 	client      client.Client
 	reader      client.Reader
-	shootReader ShootReaderFunc
+	shootClient ShootClientFunc
 	clock       clock.Clock
 	images      imagevector.ImageVector
 }
@@ -33,8 +34,8 @@ type cacheActuator struct {
 // NewCacheActuator returns the actuator of registry-cache Extensions. Client and
 // reader are of the Seed; the reader must not read from a cache, for it watches
 // the progress of what the client wrote.
-func NewCacheActuator(c client.Client, reader client.Reader, shootReader ShootReaderFunc, clock clock.Clock, images imagevector.ImageVector) extension.Actuator {
-	return &cacheActuator{client: c, reader: reader, shootReader: shootReader, clock: clock, images: images}
+func NewCacheActuator(c client.Client, reader client.Reader, shootClient ShootClientFunc, clock clock.Clock, images imagevector.ImageVector) extension.Actuator {
+	return &cacheActuator{client: c, reader: reader, shootClient: shootClient, clock: clock, images: images}
 }
 
 // Reconcile deploys the caches of a Shoot. Everything that can be wrong with
@@ -47,14 +48,27 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 		return err
 	}
 
+	if v1beta1helper.IsWorkerless(cluster.Shoot) {
+		log.Info("Shoot has no workers that could pull, nothing is deployed")
+		return nil
+	}
+
 	inputs, err := a.readInputs(ctx, ex, cluster)
+	if err != nil {
+		return err
+	}
+	shoot, err := a.shootClient(ctx, a.client, ex.Namespace)
+	if err != nil {
+		return err
+	}
+	volumes, err := readVolumes(ctx, shoot, inputs)
 	if err != nil {
 		return err
 	}
 	if err := a.deployServices(ctx, ex.Namespace, inputs); err != nil {
 		return err
 	}
-	addresses, err := a.readServiceAddresses(ctx, ex.Namespace, inputs)
+	addresses, err := readServiceAddresses(ctx, shoot, inputs)
 	if err != nil {
 		return err
 	}
@@ -62,7 +76,13 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 	if err != nil {
 		return err
 	}
+	if err := volumes.growClaims(ctx, log); err != nil {
+		return err
+	}
 	if err := a.deployCaches(ctx, ex.Namespace, inputs, certificates); err != nil {
+		return err
+	}
+	if err := a.replaceStatefulSets(ctx, log, ex.Namespace, volumes); err != nil {
 		return err
 	}
 	if err := a.updateStatus(ctx, ex, inputs, addresses, certificates); err != nil {

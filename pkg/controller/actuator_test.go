@@ -60,6 +60,17 @@ func TestHibernatedShootIsLeftAlone(t *testing.T) {
 	g.Expect(writes).To(BeZero())
 }
 
+func TestWorkerlessShootGetsNothing(t *testing.T) {
+	g := NewWithT(t)
+	c := newSeed(g, func(shoot *gardencorev1beta1.Shoot) { shoot.Spec.Provider.Workers = nil }, interceptor.Funcs{})
+
+	g.Expect(newActuator(g, c).Reconcile(t.Context(), logr.Discard(), newExtension())).To(Succeed())
+
+	managedResources := &resourcesv1alpha1.ManagedResourceList{}
+	g.Expect(c.List(t.Context(), managedResources)).To(Succeed())
+	g.Expect(managedResources.Items).To(BeEmpty())
+}
+
 func TestForceDeleteWaitsForNothing(t *testing.T) {
 	g := NewWithT(t)
 	c := newSeed(g, nil, interceptor.Funcs{})
@@ -132,6 +143,7 @@ func TestAddCachesToManagerWantsAnImageVector(t *testing.T) {
 
 func newSeed(g *WithT, change func(*gardencorev1beta1.Shoot), funcs interceptor.Funcs) client.WithWatch {
 	shoot := &gardencorev1beta1.Shoot{TypeMeta: metav1.TypeMeta{APIVersion: gardencorev1beta1.SchemeGroupVersion.String(), Kind: "Shoot"}}
+	shoot.Spec.Provider.Workers = []gardencorev1beta1.Worker{{Name: "pool"}}
 	if change != nil {
 		change(shoot)
 	}
@@ -146,7 +158,7 @@ func newSeed(g *WithT, change func(*gardencorev1beta1.Shoot), funcs interceptor.
 func newActuator(g *WithT, c client.Client) extension.Actuator {
 	images, err := imagevector.Read()
 	g.Expect(err).NotTo(HaveOccurred())
-	noShoot := func(context.Context, client.Client, string) (client.Reader, error) {
+	noShoot := func(context.Context, client.Client, string) (client.Client, error) {
 		return nil, errors.New("there is no Shoot in this test")
 	}
 	return controller.NewCacheActuator(c, c, noShoot, clock.RealClock{}, images)

@@ -14,7 +14,6 @@ import (
 	"fmt"
 
 	"k8s.io/utils/clock"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
@@ -52,7 +51,7 @@ func AddCachesToManager(ctx context.Context, mgr manager.Manager, images imageve
 	if len(images) == 0 {
 		return fmt.Errorf("add controller %s: no image vector given", CacheControllerName)
 	}
-	actuator := NewCacheActuator(mgr.GetClient(), mgr.GetAPIReader(), ShootReader, clock.RealClock{}, images)
+	actuator := NewCacheActuator(mgr.GetClient(), mgr.GetAPIReader(), ShootClient, clock.RealClock{}, images)
 	return add(ctx, mgr, CacheControllerName, v1alpha3.ExtensionType, actuator, options)
 }
 
@@ -78,7 +77,3 @@ func add(ctx context.Context, mgr manager.Manager, name, extensionType string, a
 	}
 	return nil
 }
-
-// ShootReaderFunc returns a reader of the Services in the Shoot whose control
-// plane runs in the given namespace of the Seed.
-type ShootReaderFunc func(ctx context.Context, seed client.Client, namespace string) (client.Reader, error)

@@ -27,6 +27,8 @@ import (
 type inputs struct {
 	// caches are the configured caches, decoded with their defaults and valid.
 	caches []v1alpha3.RegistryCache
+	// fldPath is the field of the Extension that holds the configuration.
+	fldPath *field.Path
 	// credentials are those of the caches that have some, by upstream.
 	credentials map[string]*resources.Credentials
 	// image is the image of the cache server.
@@ -57,6 +59,7 @@ func (a *cacheActuator) readInputs(ctx context.Context, ex *extensionsv1alpha1.E
 	}
 	return &inputs{
 		caches:                config.Caches,
+		fldPath:               fldPath,
 		credentials:           credentials,
 		image:                 image,
 		kubernetesVersion:     kubernetesVersion,

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"net"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -22,44 +24,55 @@ import (
 	"github.com/gardener/gardener-extension-registry-cache/pkg/upstream"
 )
 
-// ShootReader returns a reader of the Services in the Shoot whose control plane
-// runs in the given namespace of the Seed, with gardenlet's credentials.
-func ShootReader(ctx context.Context, seed client.Client, namespace string) (client.Reader, error) {
-	_, reader, err := util.NewClientForShoot(ctx, seed, namespace, client.Options{
+// ShootClientFunc returns a client of the Shoot whose control plane runs in the
+// given namespace of the Seed.
+type ShootClientFunc func(ctx context.Context, seed client.Client, namespace string) (client.Client, error)
+
+// ShootClient is a ShootClientFunc. The client has gardenlet's credentials and no
+// cache, and knows the kinds that this package reads and writes in a Shoot.
+func ShootClient(ctx context.Context, seed client.Client, namespace string) (client.Client, error) {
+	_, shoot, err := util.NewClientForShoot(ctx, seed, namespace, client.Options{
 		Scheme: kubernetes.ShootScheme,
 		Mapper: shootMapper(),
 	}, extensionsconfigv1alpha1.RESTOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("create client for the Shoot of namespace %s: %w", namespace, err)
 	}
-	return reader, nil
+	return shoot, nil
 }
 
-// shootMapper knows the kinds that are read from a Shoot, so that no reconcile
-// has to ask its API server for what it serves.
+// shootMapper spares each reconcile the question what a Shoot's API server serves.
 func shootMapper() meta.RESTMapper {
-	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{corev1.SchemeGroupVersion})
+	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{corev1.SchemeGroupVersion, appsv1.SchemeGroupVersion, storagev1.SchemeGroupVersion})
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("Service"), meta.RESTScopeNamespace)
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), meta.RESTScopeNamespace)
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("Pod"), meta.RESTScopeNamespace)
+	mapper.Add(appsv1.SchemeGroupVersion.WithKind("StatefulSet"), meta.RESTScopeNamespace)
+	mapper.Add(storagev1.SchemeGroupVersion.WithKind("StorageClass"), meta.RESTScopeRoot)
 	return mapper
 }
 
 // readServiceAddresses returns the cluster IPs of the caches' Services by
 // upstream.
-func (a *cacheActuator) readServiceAddresses(ctx context.Context, namespace string, in *inputs) (map[string]net.IP, error) {
-	shoot, err := a.shootReader(ctx, a.client, namespace)
-	if err != nil {
-		return nil, err
+func readServiceAddresses(ctx context.Context, shoot client.Reader, in *inputs) (map[string]net.IP, error) {
+	services := &corev1.ServiceList{}
+	if err := shoot.List(ctx, services, resources.ListOptions()...); err != nil {
+		return nil, fmt.Errorf("read the Shoot's Services of caches: %w", err)
+	}
+	clusterIPs := make(map[string]string, len(services.Items))
+	for _, service := range services.Items {
+		clusterIPs[service.Name] = service.Spec.ClusterIP
 	}
 	addresses := make(map[string]net.IP, len(in.caches))
 	for _, cache := range in.caches {
-		service := &corev1.Service{}
-		key := client.ObjectKey{Namespace: resources.Namespace, Name: upstream.ServiceName(cache.Upstream, cache.ServiceNameSuffix)}
-		if err := shoot.Get(ctx, key, service); err != nil {
-			return nil, fmt.Errorf("read Service %s of the Shoot: %w", key, err)
+		name := upstream.ServiceName(cache.Upstream, cache.ServiceNameSuffix)
+		clusterIP, found := clusterIPs[name]
+		if !found {
+			return nil, fmt.Errorf("the Shoot has no Service %s in namespace %s", name, resources.Namespace)
 		}
-		address := net.ParseIP(service.Spec.ClusterIP)
+		address := net.ParseIP(clusterIP)
 		if address == nil {
-			return nil, fmt.Errorf("the Shoot's Service %s has no cluster IP but %q", key, service.Spec.ClusterIP)
+			return nil, fmt.Errorf("the Shoot's Service %s has no cluster IP but %q", name, clusterIP)
 		}
 		addresses[cache.Upstream] = address
 	}

@@ -116,6 +116,12 @@ func labels(upstreamHost string) map[string]string {
 	}
 }
 
+// ListOptions select the objects of all caches in the Shoot of one kind, of
+// caches that are not configured any more too.
+func ListOptions() []client.ListOption {
+	return []client.ListOption{client.InNamespace(Namespace), client.HasLabels{labelUpstreamHost}}
+}
+
 func secret(meta metav1.ObjectMeta, data map[string][]byte) *corev1.Secret {
 	return &corev1.Secret{ObjectMeta: meta, Type: corev1.SecretTypeOpaque, Data: data}
 }

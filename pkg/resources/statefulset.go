@@ -8,6 +8,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"maps"
+	"strconv"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +20,8 @@ import (
 
 	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
 	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
+
+	"github.com/gardener/gardener-extension-registry-cache/pkg/upstream"
 )
 
 const (
@@ -169,6 +173,22 @@ func (c Cache) volumeClaimTemplate() corev1.PersistentVolumeClaim {
 			},
 		},
 	}
+}
+
+// IsClaimOf says whether a PersistentVolumeClaim in Namespace is that of one of the
+// pods of a cache, by its name.
+func IsClaimOf(upstreamHost, claimName string) bool {
+	ordinal, found := strings.CutPrefix(claimName, cacheVolumeName+"-"+upstream.ResourceName(upstreamHost)+"-")
+	if !found {
+		return false
+	}
+	_, err := strconv.ParseUint(ordinal, 10, 31)
+	return err == nil
+}
+
+// PodOfClaim returns the name of the pod to which a claim of that name belongs.
+func PodOfClaim(claimName string) string {
+	return strings.TrimPrefix(claimName, cacheVolumeName+"-")
 }
 
 func secretVolume(name, secretName string) corev1.Volume {

@@ -179,7 +179,7 @@ var _ = Describe("Extension", func() {
 		images, err := imagevector.Read()
 		Expect(err).NotTo(HaveOccurred())
 		requests := &requestCounter{}
-		actuator := controller.NewCacheActuator(requests.client(), seed, controller.ShootReader, clock.RealClock{}, images)
+		actuator := controller.NewCacheActuator(requests.client(), seed, controller.ShootClient, clock.RealClock{}, images)
 		Expect(actuator.Reconcile(ctx, logr.Discard(), extension)).To(Succeed())
 
 		AddReportEntry("Requests of a reconcile that changes nothing", ReportEntryVisibilityAlways,
@@ -272,7 +272,7 @@ var _ = Describe("Wrong configuration", func() {
 		extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: v1alpha3.ExtensionType}}
 		extension.Spec.ProviderConfig = rawExtension(valid)
 		requests := &requestCounter{}
-		actuator := controller.NewCacheActuator(requests.client(), seed, controller.ShootReader, clock.RealClock{}, gardenerimagevector.ImageVector{})
+		actuator := controller.NewCacheActuator(requests.client(), seed, controller.ShootClient, clock.RealClock{}, gardenerimagevector.ImageVector{})
 
 		err := actuator.Reconcile(ctx, logr.Discard(), extension)
 

@@ -133,6 +133,7 @@ func newShoot(ctx context.Context, resources ...gardencorev1beta1.NamedResourceR
 				Version:               "1.36.3",
 				VerticalPodAutoscaler: &gardencorev1beta1.VerticalPodAutoscaler{Enabled: true},
 			},
+			Provider:  gardencorev1beta1.Provider{Type: "local", Workers: []gardencorev1beta1.Worker{{Name: "pool"}}},
 			Resources: resources,
 		},
 	}
@@ -148,11 +149,17 @@ type cache = map[string]any
 // applyExtension does what gardenlet does when a Shoot is reconciled.
 func applyExtension(ctx context.Context, namespace string, caches ...cache) *extensionsv1alpha1.Extension {
 	GinkgoHelper()
+	return applyExtensionConfig(ctx, namespace, registryConfig(caches))
+}
+
+// registryConfig returns caches as they stand in an Extension.
+func registryConfig(caches []cache) []byte {
+	GinkgoHelper()
 	config, err := json.Marshal(map[string]any{
 		"apiVersion": v1alpha3.SchemeGroupVersion.String(), "kind": "RegistryConfig", "caches": caches,
 	})
 	Expect(err).NotTo(HaveOccurred())
-	return applyExtensionConfig(ctx, namespace, config)
+	return config
 }
 
 func applyExtensionConfig(ctx context.Context, namespace string, config []byte) *extensionsv1alpha1.Extension {

@@ -1,0 +1,239 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package registrycache_test
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/go-logr/logr"
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
+	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
+
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
+	"github.com/gardener/gardener-extension-registry-cache/pkg/controller"
+	"github.com/gardener/gardener-extension-registry-cache/pkg/imagevector"
+)
+
+const (
+	growingClass = "growing"
+	fixedClass   = "fixed"
+)
+
+var _ = Describe("Volumes", Ordered, func() {
+	BeforeAll(func(ctx SpecContext) {
+		for name, expansion := range map[string]*bool{growingClass: ptr.To(true), fixedClass: nil} {
+			class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: "provisioner.test", AllowVolumeExpansion: expansion}
+			Expect(shoot.Create(ctx, class)).To(Succeed())
+			DeferCleanup(func(ctx SpecContext) { Expect(shoot.Delete(ctx, class)).To(Succeed()) })
+		}
+	})
+
+	It("grow in place, several times, and no pod is restarted", func(ctx SpecContext) {
+		namespace := newShoot(ctx)
+		other := cache{"upstream": "ghcr.io"}
+		reconcile(ctx, namespace, sized("docker.io", "10Gi", growingClass), other)
+		before := awaitCacheObjects(ctx, "registry-docker-io")
+		otherBefore := awaitCacheObjects(ctx, "registry-ghcr-io")
+		bind(ctx, before.claim)
+
+		for _, size := range []string{"20Gi", "21Gi", "1Ti"} {
+			By("growing to " + size)
+			reconcile(ctx, namespace, sized("docker.io", size, growingClass), other)
+
+			after := awaitCacheObjects(ctx, "registry-docker-io")
+			Expect(after.expectSize(size).claim.UID).To(Equal(before.claim.UID))
+			Expect(after.statefulSet.UID).NotTo(Equal(before.statefulSet.UID))
+			before.statefulSet = after.statefulSet
+			after.expectAdopted(ctx, before.pod)
+		}
+		Expect(awaitCacheObjects(ctx, "registry-ghcr-io").uids()).To(Equal(otherBefore.uids()))
+
+		By("reconciling again")
+		reconcile(ctx, namespace, sized("docker.io", "1Ti", growingClass), other)
+		Expect(awaitCacheObjects(ctx, "registry-docker-io").uids()).To(Equal(before.uids()))
+	}, SpecTimeout(3*time.Minute))
+
+	It("that are not there yet are made with the new size", func(ctx SpecContext) {
+		namespace := newShoot(ctx)
+		reconcile(ctx, namespace, sized("docker.io", "10Gi", fixedClass))
+		before := awaitCacheObjects(ctx, "registry-docker-io")
+
+		reconcile(ctx, namespace, sized("docker.io", "20Gi", fixedClass))
+
+		expectMadeAnew(ctx, before, "20Gi")
+	}, SpecTimeout(2*time.Minute))
+
+	It("that cannot grow are an error of the Shoot's owner that changes nothing", func(ctx SpecContext) {
+		namespace := newShoot(ctx)
+		reconcile(ctx, namespace, sized("docker.io", "10Gi", fixedClass), sized("ghcr.io", "10Gi", growingClass))
+		docker, ghcr := awaitCacheObjects(ctx, "registry-docker-io"), awaitCacheObjects(ctx, "registry-ghcr-io")
+		bind(ctx, docker.claim)
+		bind(ctx, ghcr.claim)
+
+		extension := awaitExtension(ctx, applyExtension(ctx, namespace,
+			sized("docker.io", "20Gi", fixedClass), sized("ghcr.io", "20Gi", growingClass), cache{"upstream": "quay.io"}), gardencorev1beta1.LastOperationStateError)
+
+		Expect(extension.Status.LastError.Description).To(ContainSubstring(
+			`spec.providerConfig.caches[0].volume.size: Forbidden: the volume of PersistentVolumeClaim cache-volume-registry-docker-io-0 cannot grow from 10Gi to 20Gi, ` +
+				`as its StorageClass "fixed" does not have allowVolumeExpansion: true: set 10Gi again, or remove the cache`))
+		Expect(extension.Status.LastError.Codes).To(ConsistOf(gardencorev1beta1.ErrorConfigurationProblem))
+		Expect(awaitCacheObjects(ctx, "registry-docker-io").expectSize("10Gi").uids()).To(Equal(docker.uids()))
+		Expect(awaitCacheObjects(ctx, "registry-ghcr-io").expectSize("10Gi").uids()).To(Equal(ghcr.uids()))
+		expectNotInShoot(ctx, &corev1.Service{}, "registry-quay-io")
+
+		By("going back")
+		reconcile(ctx, namespace, sized("docker.io", "10Gi", fixedClass), sized("ghcr.io", "20Gi", growingClass))
+		Expect(awaitCacheObjects(ctx, "registry-docker-io").uids()).To(Equal(docker.uids()))
+		awaitCacheObjects(ctx, "registry-ghcr-io").expectSize("20Gi").expectAdopted(ctx, ghcr.pod)
+	}, SpecTimeout(3*time.Minute))
+
+	DescribeTable("go on growing after an interruption", func(ctx SpecContext, funcs interceptor.Funcs) {
+		namespace := newShoot(ctx)
+		reconcile(ctx, namespace, sized("docker.io", "10Gi", growingClass), sized("ghcr.io", "10Gi", growingClass))
+		docker, ghcr := awaitCacheObjects(ctx, "registry-docker-io"), awaitCacheObjects(ctx, "registry-ghcr-io")
+		bind(ctx, docker.claim)
+		wanted := []cache{sized("docker.io", "20Gi", growingClass), sized("ghcr.io", "20Gi", growingClass)}
+
+		By("losing the Shoot's API server on the way")
+		images, err := imagevector.Read()
+		Expect(err).NotTo(HaveOccurred())
+		broken := func(context.Context, client.Client, string) (client.Client, error) {
+			whole, err := client.NewWithWatch(environment.Shoot, client.Options{Scheme: shoot.Scheme()})
+			if err != nil {
+				return nil, err
+			}
+			return interceptor.NewClient(whole, funcs), nil
+		}
+		actuator := controller.NewCacheActuator(seed, seed, broken, clock.RealClock{}, images)
+		extension := &extensionsv1alpha1.Extension{}
+		Expect(seed.Get(ctx, client.ObjectKey{Namespace: namespace, Name: v1alpha3.ExtensionType}, extension)).To(Succeed())
+		extension.Spec.ProviderConfig = &runtime.RawExtension{Raw: registryConfig(wanted)}
+		Expect(actuator.Reconcile(ctx, logr.Discard(), extension)).To(MatchError(ContainSubstring(errLost.Error())))
+
+		By("reconciling again")
+		reconcile(ctx, namespace, wanted...)
+		after := awaitCacheObjects(ctx, "registry-docker-io").expectSize("20Gi")
+		Expect(after.claim.UID).To(Equal(docker.claim.UID))
+		after.expectAdopted(ctx, docker.pod)
+		expectMadeAnew(ctx, ghcr, "20Gi")
+	},
+		Entry("before a claim grows", interceptor.Funcs{Patch: losePatch}, SpecTimeout(2*time.Minute)),
+		Entry("before a StatefulSet is deleted", interceptor.Funcs{Delete: loseDelete[*appsv1.StatefulSet](false)}, SpecTimeout(2*time.Minute)),
+		Entry("after a StatefulSet was deleted", interceptor.Funcs{Delete: loseDelete[*appsv1.StatefulSet](true)}, SpecTimeout(2*time.Minute)),
+		Entry("after a pod was deleted", interceptor.Funcs{Delete: loseDelete[*corev1.Pod](true)}, SpecTimeout(2*time.Minute)),
+		Entry("before a claim is deleted", interceptor.Funcs{Delete: loseDelete[*corev1.PersistentVolumeClaim](false)}, SpecTimeout(2*time.Minute)),
+		Entry("after a claim was deleted", interceptor.Funcs{Delete: loseDelete[*corev1.PersistentVolumeClaim](true)}, SpecTimeout(2*time.Minute)),
+	)
+})
+
+var errLost = errors.New("connection lost")
+
+func losePatch(context.Context, client.WithWatch, client.Object, client.Patch, ...client.PatchOption) error {
+	return errLost
+}
+
+// loseDelete loses the request, or the answer, when an object of a kind is deleted.
+func loseDelete[T client.Object](answer bool) func(context.Context, client.WithWatch, client.Object, ...client.DeleteOption) error {
+	return func(ctx context.Context, c client.WithWatch, object client.Object, options ...client.DeleteOption) error {
+		if _, ok := object.(T); !ok {
+			return c.Delete(ctx, object, options...)
+		}
+		if answer {
+			if err := c.Delete(ctx, object, options...); err != nil {
+				return err
+			}
+		}
+		return errLost
+	}
+}
+
+func sized(upstreamHost, size, class string) cache {
+	return cache{"upstream": upstreamHost, "volume": map[string]any{"size": size, "storageClassName": class}}
+}
+
+// cacheObjects are the objects of a cache that hold its content.
+type cacheObjects struct {
+	statefulSet *appsv1.StatefulSet
+	pod         *corev1.Pod
+	claim       *corev1.PersistentVolumeClaim
+}
+
+func awaitCacheObjects(ctx context.Context, name string) cacheObjects {
+	GinkgoHelper()
+	o := cacheObjects{statefulSet: &appsv1.StatefulSet{}}
+	eventuallyInShoot(ctx, o.statefulSet, name)
+	o.pod, o.claim = awaitPodAndClaim(ctx, name)
+	return o
+}
+
+func (o cacheObjects) uids() []types.UID {
+	return []types.UID{o.statefulSet.UID, o.pod.UID, o.claim.UID}
+}
+
+// expectSize expects that both the claim and those that will be made have a size.
+func (o cacheObjects) expectSize(size string) cacheObjects {
+	GinkgoHelper()
+	for _, spec := range []corev1.PersistentVolumeClaimSpec{o.claim.Spec, o.statefulSet.Spec.VolumeClaimTemplates[0].Spec} {
+		Expect(spec.Resources.Requests).To(HaveKeyWithValue(corev1.ResourceStorage, resource.MustParse(size)))
+	}
+	return o
+}
+
+// expectAdopted expects that the pod of an earlier StatefulSet is that of this one
+// now, and has the revision that it wants: it will not be restarted.
+func (o cacheObjects) expectAdopted(ctx context.Context, pod *corev1.Pod) {
+	GinkgoHelper()
+	Eventually(func(g Gomega) {
+		current, statefulSet := &corev1.Pod{}, &appsv1.StatefulSet{}
+		g.Expect(shoot.Get(ctx, client.ObjectKeyFromObject(pod), current)).To(Succeed())
+		g.Expect(shoot.Get(ctx, client.ObjectKeyFromObject(o.statefulSet), statefulSet)).To(Succeed())
+		g.Expect(current.UID).To(Equal(pod.UID))
+		g.Expect(current.DeletionTimestamp).To(BeNil())
+		g.Expect(metav1.IsControlledBy(current, statefulSet)).To(BeTrue())
+		g.Expect(statefulSet.Status.ObservedGeneration).To(Equal(statefulSet.Generation))
+		g.Expect(current.Labels).To(HaveKeyWithValue(appsv1.StatefulSetRevisionLabel, statefulSet.Status.UpdateRevision))
+	}).WithContext(ctx).Should(Succeed())
+}
+
+// expectMadeAnew expects that a claim that had no volume is replaced by one of
+// another size, which a pod of the new StatefulSet gets.
+func expectMadeAnew(ctx context.Context, before cacheObjects, size string) {
+	GinkgoHelper()
+	Eventually(func(g Gomega) {
+		for _, object := range []client.Object{before.statefulSet.DeepCopy(), before.claim.DeepCopy()} {
+			uid := object.GetUID()
+			g.Expect(shoot.Get(ctx, client.ObjectKeyFromObject(object), object)).To(Succeed())
+			g.Expect(object.GetUID()).NotTo(Equal(uid), "%T", object)
+			g.Expect(object.GetDeletionTimestamp()).To(BeNil(), "%T", object)
+		}
+	}).WithContext(ctx).Should(Succeed())
+	after := awaitCacheObjects(ctx, before.statefulSet.Name)
+	after.expectSize(size).expectAdopted(ctx, after.pod)
+}
+
+// bind gives a claim a volume, as far as the API server sees it.
+func bind(ctx context.Context, claim *corev1.PersistentVolumeClaim) {
+	GinkgoHelper()
+	patch := client.MergeFrom(claim.DeepCopy())
+	claim.Status.Phase = corev1.ClaimBound
+	claim.Status.Capacity = claim.Spec.Resources.Requests
+	Expect(shoot.Status().Patch(ctx, claim, patch)).To(Succeed())
+}
