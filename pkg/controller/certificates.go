@@ -14,6 +14,8 @@ import (
 
 	extensionscontroller "github.com/gardener/gardener/extensions/pkg/controller"
 	extensionssecretsmanager "github.com/gardener/gardener/extensions/pkg/util/secret/manager"
+	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
+	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
 	secretsutils "github.com/gardener/gardener/pkg/utils/secrets"
 	secretsmanager "github.com/gardener/gardener/pkg/utils/secrets/manager"
 
@@ -65,13 +67,26 @@ func (a *cacheActuator) generateCertificates(
 			}
 		}
 		config := resources.ServerCertificate(cache, addresses[cache.Upstream])
-		secret, err := manager.Generate(ctx, config, secretsmanager.SignedByCA(resources.CAName), secretsmanager.Rotate(secretsmanager.InPlace))
+		secret, err := manager.Generate(ctx, config, signedByTrustedCA(cluster.Shoot), secretsmanager.Rotate(secretsmanager.InPlace))
 		if err != nil {
 			return nil, fmt.Errorf("generate certificate %s: %w", config.Name, err)
 		}
 		certs.servers[cache.Upstream] = serverCertificate(secret)
 	}
 	return certs, nil
+}
+
+// signedByTrustedCA has that certificate authority sign which all nodes trust. During
+// a rotation that is the old one until all nodes got the new one too, by the phase
+// Prepared. From then on it is the new one: in the phase Completing nodes lose the
+// old one, maybe before the kubelets have given the pods a certificate of the new one.
+func signedByTrustedCA(shoot *gardencorev1beta1.Shoot) secretsmanager.GenerateOption {
+	switch v1beta1helper.GetShootCARotationPhase(shoot.Status.Credentials) {
+	case gardencorev1beta1.RotationPrepared, gardencorev1beta1.RotationCompleting:
+		return secretsmanager.SignedByCA(resources.CAName, secretsmanager.UseCurrentCA)
+	default:
+		return secretsmanager.SignedByCA(resources.CAName)
+	}
 }
 
 func (c *certificates) generateCA(ctx context.Context, ca extensionssecretsmanager.SecretConfigWithOptions) error {
