@@ -50,7 +50,7 @@ var _ = Describe("Certificates", func() {
 		reconcile(ctx, namespace, config)
 		cachePod := startPod(ctx, name)
 		unchanged := expectUnchanged(ctx, name)
-		observer := observeHandshakes(ctx, cachePod, time.Now, func(ctx context.Context) ([]byte, error) { return publishedBundle(ctx, namespace) })
+		observer := observeHandshakes(ctx, cachePod, time.Now, func(ctx context.Context) ([]byte, error) { return publishedBundle(ctx, seed, namespace) })
 		before := readTrust(ctx, namespace, name)
 		old := before.authorities[0]
 		Expect(before.authorities).To(HaveLen(1))
@@ -120,7 +120,7 @@ var _ = Describe("Certificates", func() {
 		start := time.Now()
 		fakeClock := clocktesting.NewFakeClock(start)
 		useClockForCertificates(fakeClock)
-		observer := observeHandshakes(ctx, cachePod, fakeClock.Now, func(ctx context.Context) ([]byte, error) { return publishedBundle(ctx, namespace) })
+		observer := observeHandshakes(ctx, cachePod, fakeClock.Now, func(ctx context.Context) ([]byte, error) { return publishedBundle(ctx, seed, namespace) })
 
 		By("reconciling a day before the renewal is due")
 		fakeClock.SetTime(start.Add(71 * 24 * time.Hour))
@@ -160,7 +160,12 @@ type trust struct {
 // readTrust reads what the controller last wrote in the Seed.
 func readTrust(ctx context.Context, namespace, name string) trust {
 	GinkgoHelper()
-	bundle, err := publishedBundle(ctx, namespace)
+	return readTrustIn(ctx, seed, namespace, name)
+}
+
+func readTrustIn(ctx context.Context, seed client.Client, namespace, name string) trust {
+	GinkgoHelper()
+	bundle, err := publishedBundle(ctx, seed, namespace)
 	Expect(err).NotTo(HaveOccurred())
 	authorities, err := cert.ParseCertsPEM(bundle)
 	Expect(err).NotTo(HaveOccurred())
@@ -176,7 +181,7 @@ func readTrust(ctx context.Context, namespace, name string) trust {
 }
 
 // publishedBundle returns the authorities that the Extension's status names.
-func publishedBundle(ctx context.Context, namespace string) ([]byte, error) {
+func publishedBundle(ctx context.Context, seed client.Client, namespace string) ([]byte, error) {
 	extension := &extensionsv1alpha1.Extension{}
 	if err := seed.Get(ctx, client.ObjectKey{Namespace: namespace, Name: v1alpha3.ExtensionType}, extension); err != nil {
 		return nil, err
