@@ -8,9 +8,12 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
+	"strconv"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	extensionscontroller "github.com/gardener/gardener/extensions/pkg/controller"
 	extensionssecretsmanager "github.com/gardener/gardener/extensions/pkg/util/secret/manager"
@@ -50,6 +53,13 @@ func (a *cacheActuator) generateCertificates(
 		Config:  resources.CA(),
 		Options: []secretsmanager.GenerateOption{secretsmanager.Persist()},
 	}
+	missed, err := a.missedRotation(ctx, cluster)
+	if err != nil {
+		return nil, err
+	}
+	if missed {
+		ca.Options = append(ca.Options, secretsmanager.IgnoreOldSecrets())
+	}
 	manager, err := extensionssecretsmanager.SecretsManagerForCluster(ctx, log.WithName("secretsmanager"), a.clock, a.client, cluster,
 		secretsManagerIdentity, []extensionssecretsmanager.SecretConfigWithOptions{ca})
 	if err != nil {
@@ -74,6 +84,34 @@ func (a *cacheActuator) generateCertificates(
 		certs.servers[cache.Upstream] = serverCertificate(secret)
 	}
 	return certs, nil
+}
+
+// missedRotation says whether a rotation of the certificate authorities began and
+// ended while the Shoot was hibernated and all was left as it is. Then an authority
+// from before is here still, which the phase Completing would have removed: it would
+// go on signing, and expire as if there had been no rotation. Nodes do not miss it,
+// for those of a Shoot that woke up are new.
+func (a *cacheActuator) missedRotation(ctx context.Context, cluster *extensionscontroller.Cluster) (bool, error) {
+	credentials := cluster.Shoot.Status.Credentials
+	if v1beta1helper.GetShootCARotationPhase(credentials) != gardencorev1beta1.RotationCompleted {
+		return false, nil
+	}
+	began := credentials.Rotation.CertificateAuthorities.LastInitiationTime
+	if began == nil {
+		return false, nil
+	}
+	authorities := &corev1.SecretList{}
+	if err := a.client.List(ctx, authorities, client.InNamespace(cluster.ObjectMeta.Name), client.MatchingLabels{
+		secretsmanager.LabelKeyManagedBy:       secretsmanager.LabelValueSecretsManager,
+		secretsmanager.LabelKeyManagerIdentity: secretsManagerIdentity,
+		secretsmanager.LabelKeyName:            resources.CAName,
+	}); err != nil {
+		return false, fmt.Errorf("list certificate authorities: %w", err)
+	}
+	rotation := strconv.FormatInt(began.Unix(), 10)
+	return slices.ContainsFunc(authorities.Items, func(authority corev1.Secret) bool {
+		return authority.Labels[secretsmanager.LabelKeyLastRotationInitiationTime] != rotation
+	}), nil
 }
 
 // signedByTrustedCA has that certificate authority sign which all nodes trust. During

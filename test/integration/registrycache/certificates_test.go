@@ -109,6 +109,32 @@ var _ = Describe("Certificates", func() {
 		unchanged(cachePod)
 	}, SpecTimeout(3*time.Minute))
 
+	It("are of the authority to come when the Shoot was hibernated throughout a rotation", func(ctx SpecContext) {
+		config, name := cache{"upstream": "rotated-asleep.test"}, "registry-rotated-asleep-test"
+		namespace := newShoot(ctx)
+		reconcile(ctx, namespace, config)
+		before := readTrust(ctx, namespace, name)
+
+		setHibernated(ctx, namespace, true)
+		for _, phase := range []gardencorev1beta1.CredentialsRotationPhase{
+			gardencorev1beta1.RotationPreparing, gardencorev1beta1.RotationPrepared,
+			gardencorev1beta1.RotationCompleting, gardencorev1beta1.RotationCompleted,
+		} {
+			setCARotation(ctx, namespace, phase)
+			Expect(reconcileAt(ctx, namespace, clock.RealClock{})).To(BeZero(), string(phase))
+		}
+		setHibernated(ctx, namespace, false)
+		Eventually(func(g Gomega) {
+			reconcile(ctx, namespace, config)
+			after := readTrust(ctx, namespace, name)
+			g.Expect(after.authorities).To(And(HaveLen(1), Not(Equal(before.authorities))))
+			g.Expect(after.server.CheckSignatureFrom(after.authorities[0])).To(Succeed())
+		}).WithContext(ctx).WithTimeout(time.Minute).Should(Succeed())
+
+		Expect(managedSecrets(ctx, namespace)).To(HaveLen(3), "of authority, bundle and server")
+		Expect(reconcileAt(ctx, namespace, clock.RealClock{})).To(BeZero())
+	}, SpecTimeout(2*time.Minute))
+
 	It("of servers are renewed before they expire", func(ctx SpecContext) {
 		source := startUpstream("", "")
 		name := upstream.ResourceName(source.Host())
@@ -243,20 +269,36 @@ func expectUnchanged(ctx context.Context, name string) func(*pod) {
 	}
 }
 
-// setCARotation sets in the Cluster resource how far the rotation of the Shoot's
-// certificate authorities is, as gardenlet does before it reconciles the Shoot.
+// setCARotation sets how far the rotation of the Shoot's certificate authorities is.
 func setCARotation(ctx context.Context, namespace string, phase gardencorev1beta1.CredentialsRotationPhase) {
+	GinkgoHelper()
+	changeShoot(ctx, namespace, func(shoot *gardencorev1beta1.Shoot) {
+		if phase == gardencorev1beta1.RotationPreparing {
+			shoot.Status.Credentials = &gardencorev1beta1.ShootCredentials{Rotation: &gardencorev1beta1.ShootCredentialsRotation{
+				CertificateAuthorities: &gardencorev1beta1.CARotation{LastInitiationTime: ptr.To(metav1.Now())},
+			}}
+		}
+		shoot.Status.Credentials.Rotation.CertificateAuthorities.Phase = phase
+	})
+}
+
+func setHibernated(ctx context.Context, namespace string, hibernated bool) {
+	GinkgoHelper()
+	changeShoot(ctx, namespace, func(shoot *gardencorev1beta1.Shoot) {
+		shoot.Spec.Hibernation = &gardencorev1beta1.Hibernation{Enabled: &hibernated}
+		shoot.Status.IsHibernated = hibernated
+	})
+}
+
+// changeShoot changes the Shoot in its Cluster resource, as gardenlet does before it
+// reconciles the Shoot's Extensions.
+func changeShoot(ctx context.Context, namespace string, change func(*gardencorev1beta1.Shoot)) {
 	GinkgoHelper()
 	cluster := &extensionsv1alpha1.Cluster{}
 	Expect(seed.Get(ctx, client.ObjectKey{Name: namespace}, cluster)).To(Succeed())
 	shootObject, err := extensionscontroller.ShootFromCluster(cluster)
 	Expect(err).NotTo(HaveOccurred())
-	if phase == gardencorev1beta1.RotationPreparing {
-		shootObject.Status.Credentials = &gardencorev1beta1.ShootCredentials{Rotation: &gardencorev1beta1.ShootCredentialsRotation{
-			CertificateAuthorities: &gardencorev1beta1.CARotation{LastInitiationTime: ptr.To(metav1.Now())},
-		}}
-	}
-	shootObject.Status.Credentials.Rotation.CertificateAuthorities.Phase = phase
+	change(shootObject)
 	patch := client.MergeFrom(cluster.DeepCopy())
 	cluster.Spec.Shoot.Raw, err = json.Marshal(shootObject)
 	Expect(err).NotTo(HaveOccurred())

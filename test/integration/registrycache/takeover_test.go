@@ -272,11 +272,7 @@ func bindClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) {
 		},
 	}
 	Expect(shoot.Create(ctx, volume)).To(Succeed())
-	DeferCleanup(func(ctx SpecContext) {
-		patch := client.RawPatch(client.Merge.Type(), []byte(`{"metadata":{"finalizers":null}}`))
-		Expect(shoot.Patch(ctx, volume, patch)).To(Succeed())
-		Expect(shoot.Delete(ctx, volume)).To(Succeed())
-	}, NodeTimeout(time.Minute))
+	DeferCleanup(deleteVolume, volume, NodeTimeout(time.Minute))
 
 	patch := client.MergeFrom(claim.DeepCopy())
 	claim.Spec.VolumeName = volume.Name
@@ -284,6 +280,14 @@ func bindClaim(ctx context.Context, claim *corev1.PersistentVolumeClaim) {
 	patch = client.MergeFrom(claim.DeepCopy())
 	claim.Status = corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimBound, AccessModes: claim.Spec.AccessModes, Capacity: claim.Spec.Resources.Requests}
 	Expect(shoot.Status().Patch(ctx, claim, patch)).To(Succeed())
+}
+
+func deleteVolume(ctx SpecContext, volume *corev1.PersistentVolume) {
+	GinkgoHelper()
+	// There is no controller here either that would remove the finalizer.
+	patch := client.RawPatch(client.Merge.Type(), []byte(`{"metadata":{"finalizers":null}}`))
+	Expect(shoot.Patch(ctx, volume, patch)).To(Succeed())
+	Expect(shoot.Delete(ctx, volume)).To(Succeed())
 }
 
 // makeReady says of a pod what a kubelet says of one that is ready.
