@@ -7,7 +7,8 @@
 // the real gardener-resource-manager, which carries ManagedResources from the
 // Seed to the Shoot. In the Shoot the real kube-controller-manager makes pods
 // and claims of StatefulSets, and removes what belongs to deleted objects. The
-// package also lays out a Shoot's namespace in the Seed as Gardener does.
+// package also lays out a Shoot's namespace in the Seed as Gardener does, and
+// starts further Seeds for Shoots whose control plane is migrated.
 //
 // There are no nodes: pods stay pending. The Shoot's Services get cluster IPs of
 // the loopback network, so that a test can listen on the very address that a

@@ -36,6 +36,9 @@ type Environment struct {
 	SeedKubeconfig, ShootKubeconfig []byte
 
 	seedClient client.Client
+	// dir and logs are the folders of what is started, guard ends it.
+	dir, logs string
+	guard     *guard
 	// stops ends what was started, in order.
 	stops []func() error
 	once  sync.Once
@@ -75,8 +78,9 @@ func Start(ctx context.Context, options Options) (_ *Environment, err error) {
 		return nil, err
 	}
 	e.stops = append([]func() error{guard.dismiss}, e.stops...)
+	e.dir, e.logs, e.guard = dir, logs, guard
 
-	seed, shoot := newPlane("seed", dir, logs, guard), newPlane("shoot", dir, logs, guard)
+	seed, shoot := newPlane("seed", "seed", dir, logs, guard), newPlane("shoot", "shoot", dir, logs, guard)
 	e.stops = append([]func() error{func() error { return stopPlanes(seed, shoot) }}, e.stops...)
 	if err := startPlanes(ctx, seed, shoot); err != nil {
 		return nil, err

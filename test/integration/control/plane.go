@@ -18,8 +18,9 @@ import (
 	"github.com/gardener/gardener-extension-registry-cache/test/process"
 )
 
-// serviceRanges are the networks of the cluster IPs. Both are loopback networks,
-// so that nothing that a test connects to by accident is outside the machine.
+// serviceRanges are the networks of the cluster IPs of each kind of cluster. Both
+// are loopback networks, so that nothing that a test connects to by accident is
+// outside the machine.
 var serviceRanges = map[string]string{
 	"seed":  "127.97.0.0/16",
 	"shoot": "127.96.0.0/16",
@@ -28,6 +29,7 @@ var serviceRanges = map[string]string{
 // plane is one API server with its etcd.
 type plane struct {
 	name  string
+	kind  string
 	dir   string
 	logs  string
 	guard *guard
@@ -35,17 +37,18 @@ type plane struct {
 	files []*os.File
 }
 
-func newPlane(name, dir, logs string, guard *guard) *plane {
-	return &plane{name: name, dir: filepath.Join(dir, name), logs: logs, guard: guard}
+// newPlane returns a plane that is not started yet, of a "seed" or a "shoot".
+func newPlane(name, kind, dir, logs string, guard *guard) *plane {
+	return &plane{name: name, kind: kind, dir: filepath.Join(dir, name), logs: logs, guard: guard}
 }
 
 func (p *plane) start(ctx context.Context) error {
-	crds, err := gardener.DefinitionFiles(ctx, p.name)
+	crds, err := gardener.DefinitionFiles(ctx, p.kind)
 	if err != nil {
 		return err
 	}
 	etcd, server := &envtest.Etcd{DataDir: filepath.Join(p.dir, "etcd")}, &envtest.APIServer{CertDir: filepath.Join(p.dir, "certs")}
-	server.Configure().Set("service-cluster-ip-range", serviceRanges[p.name])
+	server.Configure().Set("service-cluster-ip-range", serviceRanges[p.kind])
 
 	for binary, path := range map[string]*string{"etcd": &etcd.Path, "kube-apiserver": &server.Path} {
 		if *path, err = p.guard.binary(binary); err != nil {

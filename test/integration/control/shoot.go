@@ -13,6 +13,7 @@ import (
 	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
 	"github.com/gardener/gardener/pkg/extensions"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/gardener/gardener-extension-registry-cache/test/gardener"
 )
@@ -31,6 +32,10 @@ const extensionType = "registry-cache"
 // All Shoots of an Environment share its one Shoot API server, so that objects
 // of the same name that two of them have there are in each other's way.
 func (e *Environment) NewShootNamespace(ctx context.Context, shoot *gardencorev1beta1.Shoot) (string, error) {
+	return newShootNamespace(ctx, e.seedClient, e.ShootKubeconfig, shoot)
+}
+
+func newShootNamespace(ctx context.Context, seedClient client.Client, shootKubeconfig []byte, shoot *gardencorev1beta1.Shoot) (string, error) {
 	name := shoot.Status.TechnicalID
 	if name == "" {
 		if shoot.Name == "" || shoot.Namespace == "" {
@@ -38,15 +43,15 @@ func (e *Environment) NewShootNamespace(ctx context.Context, shoot *gardencorev1
 		}
 		name = "shoot--" + strings.TrimPrefix(shoot.Namespace, "garden-") + "--" + shoot.Name
 	}
-	if err := gardener.NewNamespace(ctx, e.seedClient, name, e.ShootKubeconfig); err != nil {
+	if err := gardener.NewNamespace(ctx, seedClient, name, shootKubeconfig); err != nil {
 		return "", err
 	}
-	if err := gardener.LabelNamespace(ctx, e.seedClient, name, extensionType, true); err != nil {
+	if err := gardener.LabelNamespace(ctx, seedClient, name, extensionType, true); err != nil {
 		return "", err
 	}
 	profile := &gardencorev1beta1.CloudProfile{ObjectMeta: metav1.ObjectMeta{Name: "local"}}
 	seed := &gardencorev1beta1.Seed{ObjectMeta: metav1.ObjectMeta{Name: "local"}}
-	if err := extensions.SyncClusterResourceToSeed(ctx, e.seedClient, name, shoot, profile, seed); err != nil {
+	if err := extensions.SyncClusterResourceToSeed(ctx, seedClient, name, shoot, profile, seed); err != nil {
 		return "", fmt.Errorf("write Cluster %s in the Seed: %w", name, err)
 	}
 	return name, nil

@@ -40,7 +40,14 @@ type pod struct {
 // waits until it is ready by its own probe.
 func startPod(ctx context.Context, name string) *pod {
 	GinkgoHelper()
-	p := &pod{object: &corev1.Pod{}, root: GinkgoT().TempDir(), address: clusterIP(ctx, name)}
+	return startPodIn(ctx, name, GinkgoT().TempDir())
+}
+
+// startPodIn starts a pod whose root is a given folder: what is where it mounts its
+// claim is what the claim's volume holds.
+func startPodIn(ctx context.Context, name, root string) *pod {
+	GinkgoHelper()
+	p := &pod{object: &corev1.Pod{}, root: root, address: clusterIP(ctx, name)}
 	eventuallyInShoot(ctx, &appsv1.StatefulSet{}, name)
 	eventuallyInShoot(ctx, p.object, name+"-0")
 	Expect(p.object.Spec.Containers).To(HaveLen(1))
@@ -99,16 +106,51 @@ func (p *pod) mountVolumes(ctx context.Context) {
 				claim := &corev1.PersistentVolumeClaim{}
 				eventuallyInShoot(ctx, claim, volume.PersistentVolumeClaim.ClaimName)
 			case volume.Secret != nil:
-				secret := &corev1.Secret{}
-				key := client.ObjectKey{Namespace: metav1.NamespaceSystem, Name: volume.Secret.SecretName}
-				Expect(shoot.Get(ctx, key, secret)).To(Succeed())
-				for name, content := range secret.Data {
-					Expect(os.WriteFile(filepath.Join(directory, name), content, 0o600)).To(Succeed())
-				}
+				mountSecret(ctx, directory, volume.Secret.SecretName)
 			default:
 				Fail("unexpected kind of volume " + volume.Name)
 			}
 		}
+	}
+}
+
+// syncSecret brings the files of a Secret up to date, which a kubelet does up to 90
+// seconds after the Secret changed.
+func (p *pod) syncSecret(ctx context.Context, name string) {
+	GinkgoHelper()
+	for _, mount := range p.object.Spec.Containers[0].VolumeMounts {
+		for _, volume := range p.object.Spec.Volumes {
+			if volume.Name == mount.Name && volume.Secret != nil && volume.Secret.SecretName == name {
+				mountSecret(ctx, filepath.Join(p.root, mount.MountPath), name)
+				return
+			}
+		}
+	}
+	Fail("the pod does not mount Secret " + name)
+}
+
+// mountSecret writes the content of a Secret as a kubelet does: the files are links
+// into a folder that is replaced as a whole, by a link to it that is.
+func mountSecret(ctx context.Context, directory, name string) {
+	GinkgoHelper()
+	secret := &corev1.Secret{}
+	Expect(shoot.Get(ctx, client.ObjectKey{Namespace: metav1.NamespaceSystem, Name: name}, secret)).To(Succeed())
+	const link, newLink = "..data", "..data_tmp"
+	content, err := os.MkdirTemp(directory, "..")
+	Expect(err).NotTo(HaveOccurred())
+	for file, data := range secret.Data {
+		Expect(os.WriteFile(filepath.Join(content, file), data, 0o600)).To(Succeed())
+	}
+	before, err := os.Readlink(filepath.Join(directory, link))
+	Expect(err).To(Or(Not(HaveOccurred()), MatchError(os.ErrNotExist)))
+	Expect(os.Symlink(filepath.Base(content), filepath.Join(directory, newLink))).To(Succeed())
+	Expect(os.Rename(filepath.Join(directory, newLink), filepath.Join(directory, link))).To(Succeed())
+	if before != "" {
+		Expect(os.RemoveAll(filepath.Join(directory, before))).To(Succeed())
+		return
+	}
+	for file := range secret.Data {
+		Expect(os.Symlink(filepath.Join(link, file), filepath.Join(directory, file))).To(Succeed())
 	}
 }
 

@@ -82,33 +82,36 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	shoot, err = client.New(environment.Shoot, client.Options{Scheme: kubernetes.ShootScheme})
 	Expect(err).NotTo(HaveOccurred())
 
-	startExtension(ctx)
+	extensionSession, healthURL = startExtension(ctx, seed, environment.SeedKubeconfig)
 }, NodeTimeout(10*time.Minute))
 
-// startExtension runs the extension as its Deployment in the Seed does, except
-// that the API server reaches the webhook by URL.
-func startExtension(ctx context.Context) {
+// startExtension runs the extension as its Deployment in a Seed does, except
+// that the API server reaches the webhook by URL. It returns the process, and where
+// it serves health checks.
+func startExtension(ctx context.Context, seed client.Client, seedKubeconfig []byte) (*gexec.Session, string) {
+	GinkgoHelper()
 	Expect(seed.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: extensionNamespace}})).To(Succeed())
 	directory := GinkgoT().TempDir()
 	kubeconfig := filepath.Join(directory, "kubeconfig")
-	Expect(os.WriteFile(kubeconfig, environment.SeedKubeconfig, 0o600)).To(Succeed())
+	Expect(os.WriteFile(kubeconfig, seedKubeconfig, 0o600)).To(Succeed())
 
 	ports, err := process.FreePorts(2)
 	Expect(err).NotTo(HaveOccurred())
 	healthAddress := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1]))
-	healthURL = "http://" + healthAddress
+	health := "http://" + healthAddress
 	cmd := exec.Command(extensionBinary, gardener.ControllerArguments(
 		kubeconfig, extensionNamespace, "127.0.0.1", ports[0], filepath.Join(directory, "webhook"), healthAddress)...)
-	extensionSession, err = gexec.Start(cmd, GinkgoWriter, GinkgoWriter)
+	session, err := gexec.Start(cmd, GinkgoWriter, GinkgoWriter)
 	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(func() { extensionSession.Terminate().Wait(30 * time.Second) })
+	DeferCleanup(func() { session.Terminate().Wait(30 * time.Second) })
 
 	Eventually(func(g Gomega) {
-		if extensionSession.ExitCode() >= 0 {
+		if session.ExitCode() >= 0 {
 			StopTrying("the extension ended").Now()
 		}
-		g.Expect(getStatus(healthURL + "/readyz")).To(Equal(http.StatusOK))
-	}).WithTimeout(time.Minute).Should(Succeed(), func() string { return string(extensionSession.Err.Contents()) })
+		g.Expect(getStatus(health + "/readyz")).To(Equal(http.StatusOK))
+	}).WithTimeout(time.Minute).Should(Succeed(), func() string { return string(session.Err.Contents()) })
+	return session, health
 }
 
 // getStatus returns the status code of a GET.

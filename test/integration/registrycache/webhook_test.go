@@ -146,6 +146,11 @@ func newOperatingSystemConfig(namespace, name string) *extensionsv1alpha1.Operat
 // webhook made it. Only the first may have to wait for the registration.
 func eventuallyMutated(ctx context.Context, osc *extensionsv1alpha1.OperatingSystemConfig) *extensionsv1alpha1.OperatingSystemConfig {
 	GinkgoHelper()
+	return eventuallyMutatedIn(ctx, seed, osc)
+}
+
+func eventuallyMutatedIn(ctx context.Context, seed client.Client, osc *extensionsv1alpha1.OperatingSystemConfig) *extensionsv1alpha1.OperatingSystemConfig {
+	GinkgoHelper()
 	spec := osc.Spec.DeepCopy()
 	Expect(seed.Create(ctx, osc)).To(Succeed())
 	Eventually(func(g Gomega) {
