@@ -314,7 +314,7 @@ func reconcileAt(ctx context.Context, namespace string, at clock.Clock) int64 {
 	images, err := imagevector.Read()
 	Expect(err).NotTo(HaveOccurred())
 	requests := &requestCounter{}
-	actuator := controller.NewCacheActuator(requests.client(), seed, controller.ShootReader, at, images)
+	actuator := controller.NewCacheActuator(requests.client(), seed, controller.ShootClient, at, images)
 	Expect(actuator.Reconcile(ctx, logr.Discard(), extension)).To(Succeed())
 	return requests.writes.Load()
 }

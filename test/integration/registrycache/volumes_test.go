@@ -50,31 +50,31 @@ var _ = Describe("Volumes", Ordered, func() {
 		namespace := newShoot(ctx)
 		other := cache{"upstream": "ghcr.io"}
 		reconcile(ctx, namespace, sized("docker.io", "10Gi", growingClass), other)
-		before := awaitCacheObjects(ctx, "registry-docker-io")
-		otherBefore := awaitCacheObjects(ctx, "registry-ghcr-io")
-		bind(ctx, before.claim)
+		before := awaitStoredObjects(ctx, "registry-docker-io")
+		otherBefore := awaitStoredObjects(ctx, "registry-ghcr-io")
+		bindClaim(ctx, before.claim)
 
 		for _, size := range []string{"20Gi", "21Gi", "1Ti"} {
 			By("growing to " + size)
 			reconcile(ctx, namespace, sized("docker.io", size, growingClass), other)
 
-			after := awaitCacheObjects(ctx, "registry-docker-io")
+			after := awaitStoredObjects(ctx, "registry-docker-io")
 			Expect(after.expectSize(size).claim.UID).To(Equal(before.claim.UID))
 			Expect(after.statefulSet.UID).NotTo(Equal(before.statefulSet.UID))
 			before.statefulSet = after.statefulSet
 			after.expectAdopted(ctx, before.pod)
 		}
-		Expect(awaitCacheObjects(ctx, "registry-ghcr-io").uids()).To(Equal(otherBefore.uids()))
+		Expect(awaitStoredObjects(ctx, "registry-ghcr-io").uids()).To(Equal(otherBefore.uids()))
 
 		By("reconciling again")
 		reconcile(ctx, namespace, sized("docker.io", "1Ti", growingClass), other)
-		Expect(awaitCacheObjects(ctx, "registry-docker-io").uids()).To(Equal(before.uids()))
+		Expect(awaitStoredObjects(ctx, "registry-docker-io").uids()).To(Equal(before.uids()))
 	}, SpecTimeout(3*time.Minute))
 
 	It("that are not there yet are made with the new size", func(ctx SpecContext) {
 		namespace := newShoot(ctx)
 		reconcile(ctx, namespace, sized("docker.io", "10Gi", fixedClass))
-		before := awaitCacheObjects(ctx, "registry-docker-io")
+		before := awaitStoredObjects(ctx, "registry-docker-io")
 
 		reconcile(ctx, namespace, sized("docker.io", "20Gi", fixedClass))
 
@@ -84,9 +84,9 @@ var _ = Describe("Volumes", Ordered, func() {
 	It("that cannot grow are an error of the Shoot's owner that changes nothing", func(ctx SpecContext) {
 		namespace := newShoot(ctx)
 		reconcile(ctx, namespace, sized("docker.io", "10Gi", fixedClass), sized("ghcr.io", "10Gi", growingClass))
-		docker, ghcr := awaitCacheObjects(ctx, "registry-docker-io"), awaitCacheObjects(ctx, "registry-ghcr-io")
-		bind(ctx, docker.claim)
-		bind(ctx, ghcr.claim)
+		docker, ghcr := awaitStoredObjects(ctx, "registry-docker-io"), awaitStoredObjects(ctx, "registry-ghcr-io")
+		bindClaim(ctx, docker.claim)
+		bindClaim(ctx, ghcr.claim)
 
 		extension := awaitExtension(ctx, applyExtension(ctx, namespace,
 			sized("docker.io", "20Gi", fixedClass), sized("ghcr.io", "20Gi", growingClass), cache{"upstream": "quay.io"}), gardencorev1beta1.LastOperationStateError)
@@ -95,21 +95,21 @@ var _ = Describe("Volumes", Ordered, func() {
 			`spec.providerConfig.caches[0].volume.size: Forbidden: the volume of PersistentVolumeClaim cache-volume-registry-docker-io-0 cannot grow from 10Gi to 20Gi, ` +
 				`as its StorageClass "fixed" does not have allowVolumeExpansion: true: set 10Gi again, or remove the cache`))
 		Expect(extension.Status.LastError.Codes).To(ConsistOf(gardencorev1beta1.ErrorConfigurationProblem))
-		Expect(awaitCacheObjects(ctx, "registry-docker-io").expectSize("10Gi").uids()).To(Equal(docker.uids()))
-		Expect(awaitCacheObjects(ctx, "registry-ghcr-io").expectSize("10Gi").uids()).To(Equal(ghcr.uids()))
+		Expect(awaitStoredObjects(ctx, "registry-docker-io").expectSize("10Gi").uids()).To(Equal(docker.uids()))
+		Expect(awaitStoredObjects(ctx, "registry-ghcr-io").expectSize("10Gi").uids()).To(Equal(ghcr.uids()))
 		expectNotInShoot(ctx, &corev1.Service{}, "registry-quay-io")
 
 		By("going back")
 		reconcile(ctx, namespace, sized("docker.io", "10Gi", fixedClass), sized("ghcr.io", "20Gi", growingClass))
-		Expect(awaitCacheObjects(ctx, "registry-docker-io").uids()).To(Equal(docker.uids()))
-		awaitCacheObjects(ctx, "registry-ghcr-io").expectSize("20Gi").expectAdopted(ctx, ghcr.pod)
+		Expect(awaitStoredObjects(ctx, "registry-docker-io").uids()).To(Equal(docker.uids()))
+		awaitStoredObjects(ctx, "registry-ghcr-io").expectSize("20Gi").expectAdopted(ctx, ghcr.pod)
 	}, SpecTimeout(3*time.Minute))
 
 	DescribeTable("go on growing after an interruption", func(ctx SpecContext, funcs interceptor.Funcs) {
 		namespace := newShoot(ctx)
 		reconcile(ctx, namespace, sized("docker.io", "10Gi", growingClass), sized("ghcr.io", "10Gi", growingClass))
-		docker, ghcr := awaitCacheObjects(ctx, "registry-docker-io"), awaitCacheObjects(ctx, "registry-ghcr-io")
-		bind(ctx, docker.claim)
+		docker, ghcr := awaitStoredObjects(ctx, "registry-docker-io"), awaitStoredObjects(ctx, "registry-ghcr-io")
+		bindClaim(ctx, docker.claim)
 		wanted := []cache{sized("docker.io", "20Gi", growingClass), sized("ghcr.io", "20Gi", growingClass)}
 
 		By("losing the Shoot's API server on the way")
@@ -130,7 +130,7 @@ var _ = Describe("Volumes", Ordered, func() {
 
 		By("reconciling again")
 		reconcile(ctx, namespace, wanted...)
-		after := awaitCacheObjects(ctx, "registry-docker-io").expectSize("20Gi")
+		after := awaitStoredObjects(ctx, "registry-docker-io").expectSize("20Gi")
 		Expect(after.claim.UID).To(Equal(docker.claim.UID))
 		after.expectAdopted(ctx, docker.pod)
 		expectMadeAnew(ctx, ghcr, "20Gi")
@@ -169,27 +169,27 @@ func sized(upstreamHost, size, class string) cache {
 	return cache{"upstream": upstreamHost, "volume": map[string]any{"size": size, "storageClassName": class}}
 }
 
-// cacheObjects are the objects of a cache that hold its content.
-type cacheObjects struct {
+// storedObjects are the objects of a cache that hold its content.
+type storedObjects struct {
 	statefulSet *appsv1.StatefulSet
 	pod         *corev1.Pod
 	claim       *corev1.PersistentVolumeClaim
 }
 
-func awaitCacheObjects(ctx context.Context, name string) cacheObjects {
+func awaitStoredObjects(ctx context.Context, name string) storedObjects {
 	GinkgoHelper()
-	o := cacheObjects{statefulSet: &appsv1.StatefulSet{}}
+	o := storedObjects{statefulSet: &appsv1.StatefulSet{}}
 	eventuallyInShoot(ctx, o.statefulSet, name)
 	o.pod, o.claim = awaitPodAndClaim(ctx, name)
 	return o
 }
 
-func (o cacheObjects) uids() []types.UID {
+func (o storedObjects) uids() []types.UID {
 	return []types.UID{o.statefulSet.UID, o.pod.UID, o.claim.UID}
 }
 
 // expectSize expects that both the claim and those that will be made have a size.
-func (o cacheObjects) expectSize(size string) cacheObjects {
+func (o storedObjects) expectSize(size string) storedObjects {
 	GinkgoHelper()
 	for _, spec := range []corev1.PersistentVolumeClaimSpec{o.claim.Spec, o.statefulSet.Spec.VolumeClaimTemplates[0].Spec} {
 		Expect(spec.Resources.Requests).To(HaveKeyWithValue(corev1.ResourceStorage, resource.MustParse(size)))
@@ -199,7 +199,7 @@ func (o cacheObjects) expectSize(size string) cacheObjects {
 
 // expectAdopted expects that the pod of an earlier StatefulSet is that of this one
 // now, and has the revision that it wants: it will not be restarted.
-func (o cacheObjects) expectAdopted(ctx context.Context, pod *corev1.Pod) {
+func (o storedObjects) expectAdopted(ctx context.Context, pod *corev1.Pod) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
 		current, statefulSet := &corev1.Pod{}, &appsv1.StatefulSet{}
@@ -215,7 +215,7 @@ func (o cacheObjects) expectAdopted(ctx context.Context, pod *corev1.Pod) {
 
 // expectMadeAnew expects that a claim that had no volume is replaced by one of
 // another size, which a pod of the new StatefulSet gets.
-func expectMadeAnew(ctx context.Context, before cacheObjects, size string) {
+func expectMadeAnew(ctx context.Context, before storedObjects, size string) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
 		for _, object := range []client.Object{before.statefulSet.DeepCopy(), before.claim.DeepCopy()} {
@@ -225,15 +225,6 @@ func expectMadeAnew(ctx context.Context, before cacheObjects, size string) {
 			g.Expect(object.GetDeletionTimestamp()).To(BeNil(), "%T", object)
 		}
 	}).WithContext(ctx).Should(Succeed())
-	after := awaitCacheObjects(ctx, before.statefulSet.Name)
+	after := awaitStoredObjects(ctx, before.statefulSet.Name)
 	after.expectSize(size).expectAdopted(ctx, after.pod)
-}
-
-// bind gives a claim a volume, as far as the API server sees it.
-func bind(ctx context.Context, claim *corev1.PersistentVolumeClaim) {
-	GinkgoHelper()
-	patch := client.MergeFrom(claim.DeepCopy())
-	claim.Status.Phase = corev1.ClaimBound
-	claim.Status.Capacity = claim.Spec.Resources.Requests
-	Expect(shoot.Status().Patch(ctx, claim, patch)).To(Succeed())
 }
