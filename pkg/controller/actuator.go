@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/gardener/gardener/extensions/pkg/controller/extension"
+	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 	"github.com/gardener/gardener/pkg/utils/imagevector"
 )
@@ -45,6 +46,11 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 	cluster, err := readAwakeCluster(ctx, log, a.client, ex.Namespace)
 	if err != nil || cluster == nil {
 		return err
+	}
+
+	if v1beta1helper.IsWorkerless(cluster.Shoot) {
+		log.Info("Shoot has no workers that could pull, nothing is deployed")
+		return nil
 	}
 
 	inputs, err := a.readInputs(ctx, ex, cluster)

@@ -60,6 +60,29 @@ func TestHibernatedShootIsLeftAlone(t *testing.T) {
 	g.Expect(writes).To(BeZero())
 }
 
+func TestWorkerlessShootGetsNothing(t *testing.T) {
+	g := NewWithT(t)
+	c := newSeed(g, func(shoot *gardencorev1beta1.Shoot) { shoot.Spec.Provider.Workers = nil }, interceptor.Funcs{})
+
+	g.Expect(newActuator(g, c).Reconcile(t.Context(), logr.Discard(), newExtension())).To(Succeed())
+
+	managedResources := &resourcesv1alpha1.ManagedResourceList{}
+	g.Expect(c.List(t.Context(), managedResources)).To(Succeed())
+	g.Expect(managedResources.Items).To(BeEmpty())
+}
+
+func TestClusterWithoutShootIsAnError(t *testing.T) {
+	g := NewWithT(t)
+	c := newSeed(g, nil, interceptor.Funcs{})
+	cluster := &extensionsv1alpha1.Cluster{}
+	g.Expect(c.Get(t.Context(), client.ObjectKey{Name: namespace}, cluster)).To(Succeed())
+	cluster.Spec.Shoot.Raw = nil
+	g.Expect(c.Update(t.Context(), cluster)).To(Succeed())
+
+	g.Expect(newActuator(g, c).Reconcile(t.Context(), logr.Discard(), newExtension())).To(MatchError("the Cluster shoot--foo--bar has no Shoot"))
+	g.Expect(newActuator(g, c).Delete(t.Context(), logr.Discard(), newExtension())).To(Succeed())
+}
+
 func TestForceDeleteWaitsForNothing(t *testing.T) {
 	g := NewWithT(t)
 	c := newSeed(g, nil, interceptor.Funcs{})
@@ -132,6 +155,7 @@ func TestAddCachesToManagerWantsAnImageVector(t *testing.T) {
 
 func newSeed(g *WithT, change func(*gardencorev1beta1.Shoot), funcs interceptor.Funcs) client.WithWatch {
 	shoot := &gardencorev1beta1.Shoot{TypeMeta: metav1.TypeMeta{APIVersion: gardencorev1beta1.SchemeGroupVersion.String(), Kind: "Shoot"}}
+	shoot.Spec.Provider.Workers = []gardencorev1beta1.Worker{{Name: "pool"}}
 	if change != nil {
 		change(shoot)
 	}

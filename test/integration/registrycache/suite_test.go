@@ -133,6 +133,7 @@ func newShoot(ctx context.Context, resources ...gardencorev1beta1.NamedResourceR
 				Version:               "1.36.3",
 				VerticalPodAutoscaler: &gardencorev1beta1.VerticalPodAutoscaler{Enabled: true},
 			},
+			Provider:  gardencorev1beta1.Provider{Type: "local", Workers: []gardencorev1beta1.Worker{{Name: "pool"}}},
 			Resources: resources,
 		},
 	}
