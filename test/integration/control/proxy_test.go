@@ -32,7 +32,7 @@ func newProxy(t *testing.T) (*control.Proxy, *http.Client, string) {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
-		fmt.Fprintln(w, r.URL.String())
+		_, _ = fmt.Fprintln(w, r.URL.String())
 		if strings.HasPrefix(r.URL.Path, "/watch") {
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
