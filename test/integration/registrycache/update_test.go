@@ -23,6 +23,7 @@ import (
 
 	extensionscontroller "github.com/gardener/gardener/extensions/pkg/controller"
 	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
+	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
 	gardenerextensions "github.com/gardener/gardener/pkg/extensions"
 	"github.com/gardener/gardener/pkg/utils/kubernetes/health"
 
@@ -73,6 +74,21 @@ var _ = Describe("Update", Ordered, func() {
 	It("of the configuration to the same one changes nothing", func(ctx SpecContext) {
 		after, _ := update(ctx, changed, beside)
 		Expect(after).To(Equal(changedBefore))
+	}, SpecTimeout(time.Minute))
+
+	It("waits for the annotation with which gardenlet asks for it", func(ctx SpecContext) {
+		extension := getExtension(ctx, namespace)
+		observed := extension.Status.ObservedGeneration
+		patch := client.MergeFrom(extension.DeepCopy())
+		extension.Spec.ProviderConfig = rawExtension(`{}`)
+		Expect(seed.Patch(ctx, extension, patch)).To(Succeed())
+		Expect(extension.Generation).To(BeNumerically(">", observed))
+		Consistently(func() int64 { return getExtension(ctx, namespace).Status.ObservedGeneration }).
+			WithTimeout(time.Second).Should(Equal(observed))
+
+		annotate(ctx, extension, v1beta1constants.GardenerOperationReconcile)
+		awaitExtension(ctx, extension, gardencorev1beta1.LastOperationStateError)
+		Expect(extension.Status.LastOperation.Type).To(Equal(gardencorev1beta1.LastOperationTypeReconcile))
 	}, SpecTimeout(time.Minute))
 
 	It("of ttl replaces the pod, and nothing else", func(ctx SpecContext) {
