@@ -71,6 +71,18 @@ func TestWorkerlessShootGetsNothing(t *testing.T) {
 	g.Expect(managedResources.Items).To(BeEmpty())
 }
 
+func TestClusterWithoutShootIsAnError(t *testing.T) {
+	g := NewWithT(t)
+	c := newSeed(g, nil, interceptor.Funcs{})
+	cluster := &extensionsv1alpha1.Cluster{}
+	g.Expect(c.Get(t.Context(), client.ObjectKey{Name: namespace}, cluster)).To(Succeed())
+	cluster.Spec.Shoot.Raw = nil
+	g.Expect(c.Update(t.Context(), cluster)).To(Succeed())
+
+	g.Expect(newActuator(g, c).Reconcile(t.Context(), logr.Discard(), newExtension())).To(MatchError("the Cluster shoot--foo--bar has no Shoot"))
+	g.Expect(newActuator(g, c).Delete(t.Context(), logr.Discard(), newExtension())).To(Succeed())
+}
+
 func TestForceDeleteWaitsForNothing(t *testing.T) {
 	g := NewWithT(t)
 	c := newSeed(g, nil, interceptor.Funcs{})

@@ -29,6 +29,9 @@ func readAwakeCluster(ctx context.Context, log logr.Logger, c client.Client, nam
 	if err != nil {
 		return nil, fmt.Errorf("read Cluster %s: %w", namespace, err)
 	}
+	if cluster.Shoot == nil {
+		return nil, fmt.Errorf("the Cluster %s has no Shoot", namespace)
+	}
 	if extensionscontroller.IsHibernated(cluster) {
 		log.Info("Shoot is hibernated, all is left as it is")
 		return nil, nil

@@ -6,11 +6,15 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
 	"github.com/gardener/gardener/pkg/client/kubernetes"
+	"github.com/gardener/gardener/pkg/utils/kubernetes/health"
 	"github.com/gardener/gardener/pkg/utils/managedresources"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/resources"
@@ -35,12 +39,26 @@ func (a *cacheActuator) deployServices(ctx context.Context, namespace string, in
 		return err
 	}
 
-	ctx, cancel := context.WithTimeout(ctx, managedResourceTimeout)
+	waitCtx, cancel := context.WithTimeout(ctx, managedResourceTimeout)
 	defer cancel()
-	if err := managedresources.WaitUntilHealthy(ctx, a.reader, namespace, servicesManagedResource); err != nil {
-		return fmt.Errorf("wait for ManagedResource %s: %w", servicesManagedResource, err)
+	if err := managedresources.WaitUntilHealthy(waitCtx, a.reader, namespace, servicesManagedResource); err != nil {
+		return fmt.Errorf("wait for ManagedResource %s: %w", servicesManagedResource, errors.Join(err, a.unhealthy(ctx, namespace, servicesManagedResource)))
 	}
 	return nil
+}
+
+// unhealthy returns what gardener-resource-manager says is wrong with a
+// ManagedResource, for instance that the Shoot's API server does not answer: who
+// waits for it in vain is not told. It says nothing if that cannot be read.
+func (a *cacheActuator) unhealthy(ctx context.Context, namespace, name string) error {
+	// The wait may have used up all the time that there was.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	managedResource := &resourcesv1alpha1.ManagedResource{}
+	if err := a.reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, managedResource); err != nil {
+		return nil
+	}
+	return health.CheckManagedResource(managedResource)
 }
 
 // deployCaches deploys everything of the caches but their Services.

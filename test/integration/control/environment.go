@@ -34,6 +34,10 @@ type Environment struct {
 	Seed, Shoot *rest.Config
 	// SeedKubeconfig and ShootKubeconfig are the same as kubeconfig files.
 	SeedKubeconfig, ShootKubeconfig []byte
+	// ShootProxy is between gardener-resource-manager and the Shoot's API server,
+	// so that a test can give that faults. Others go by it if they are given its
+	// kubeconfig.
+	ShootProxy *Proxy
 
 	seedClient client.Client
 	// dir and logs are the folders of what is started, guard ends it.
@@ -91,6 +95,10 @@ func Start(ctx context.Context, options Options) (_ *Environment, err error) {
 		return nil, fmt.Errorf("create client of the Seed: %w", err)
 	}
 
+	if e.ShootProxy, err = StartProxy(e.Shoot); err != nil {
+		return nil, err
+	}
+	e.stops = append([]func() error{e.ShootProxy.Stop}, e.stops...)
 	if err := e.startManagers(ctx, dir, logs, guard); err != nil {
 		return nil, err
 	}
@@ -117,7 +125,7 @@ func (e *Environment) startManagers(ctx context.Context, dir, logs string, guard
 	if err != nil {
 		return err
 	}
-	resources, err := gardener.NewResourceManager(binary, dir, logs, e.SeedKubeconfig, e.ShootKubeconfig)
+	resources, err := gardener.NewResourceManager(binary, dir, logs, e.SeedKubeconfig, e.ShootProxy.Kubeconfig)
 	if err != nil {
 		return err
 	}

@@ -216,6 +216,13 @@ func reconcile(ctx context.Context, namespace string, caches ...cache) *v1alpha3
 	return status
 }
 
+func getExtension(ctx context.Context, namespace string) *extensionsv1alpha1.Extension {
+	GinkgoHelper()
+	extension := &extensionsv1alpha1.Extension{}
+	Expect(seed.Get(ctx, client.ObjectKey{Namespace: namespace, Name: v1alpha3.ExtensionType}, extension)).To(Succeed())
+	return extension
+}
+
 func deleteExtension(ctx SpecContext, namespace string) {
 	GinkgoHelper()
 	Expect(gardener.DeleteExtension(ctx, seed, namespace, v1alpha3.ExtensionType)).To(Succeed())
