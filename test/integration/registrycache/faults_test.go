@@ -118,7 +118,7 @@ var _ = Describe("Shoot API server", func() {
 			g.Expect(current.Status.LastError).To(BeNil())
 			g.Expect(current.Status.LastOperation).NotTo(BeNil())
 			g.Expect(current.Status.LastOperation.State).To(Equal(gardencorev1beta1.LastOperationStateSucceeded))
-		}).WithContext(ctx).WithTimeout(100*time.Second).Should(Succeed())
+		}).WithContext(ctx).WithTimeout(100 * time.Second).Should(Succeed())
 		Expect(time.Since(begin)).To(BeNumerically(">=", 10*time.Second))
 		awaitExtension(ctx, extension, gardencorev1beta1.LastOperationStateSucceeded)
 		observe(ctx, "slow.example.com", "")
