@@ -46,6 +46,9 @@ type volumes struct {
 	pending []sizedClaim
 	// statefulSets are those whose template, or a pending claim, asks for too little.
 	statefulSets []sizedStatefulSet
+	// missing are those of pending claims that are not there: an earlier reconcile got
+	// no further than their deletion.
+	missing []sizedStatefulSet
 }
 
 type sizedClaim struct {
@@ -75,8 +78,13 @@ func readVolumes(ctx context.Context, shoot client.Client, in *inputs) (*volumes
 	for i, cache := range in.caches {
 		bound, pending := smallClaims(cache, claims.Items)
 		v.bound, v.pending = append(v.bound, bound...), append(v.pending, pending...)
-		if statefulSet := findStatefulSet(cache, statefulSets.Items); statefulSet != nil && (len(pending) > 0 || hasSmallTemplate(statefulSet, *cache.Volume.Size)) {
+		statefulSet := findStatefulSet(cache, statefulSets.Items)
+		switch {
+		case statefulSet != nil && (len(pending) > 0 || hasSmallTemplate(statefulSet, *cache.Volume.Size)):
 			v.statefulSets = append(v.statefulSets, sizedStatefulSet{statefulSet, *cache.Volume.Size})
+		case statefulSet == nil && len(pending) > 0:
+			statefulSet = &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: resources.Namespace, Name: upstream.ResourceName(cache.Upstream)}}
+			v.missing = append(v.missing, sizedStatefulSet{statefulSet, *cache.Volume.Size})
 		}
 		problem, err := checkExpansion(ctx, shoot, bound, in.fldPath.Child("caches").Index(i).Child("volume", "size"))
 		if err != nil {
@@ -171,6 +179,9 @@ func (v *volumes) growClaims(ctx context.Context, log logr.Logger) error {
 // replaceStatefulSets replaces those whose template asks for too little, after the
 // ManagedResource has the new ones, with the claims that have no volume.
 func (a *cacheActuator) replaceStatefulSets(ctx context.Context, log logr.Logger, namespace string, v *volumes) error {
+	if err := a.awaitMissing(ctx, namespace, v); err != nil {
+		return err
+	}
 	if len(v.statefulSets) == 0 {
 		return nil
 	}
@@ -193,6 +204,28 @@ func (a *cacheActuator) replaceStatefulSets(ctx context.Context, log logr.Logger
 		return err
 	}
 	return v.awaitStatefulSets(ctx, isReplaced)
+}
+
+// awaitMissing waits for StatefulSets that are made anew, with a pod and the claim
+// that is too small, and adds them to those that are to be replaced.
+func (a *cacheActuator) awaitMissing(ctx context.Context, namespace string, v *volumes) error {
+	if len(v.missing) == 0 {
+		return nil
+	}
+	if err := a.requestManagedResourceReconciliation(ctx, namespace, cachesManagedResource); err != nil {
+		return err
+	}
+	for _, statefulSet := range v.missing {
+		key := client.ObjectKeyFromObject(statefulSet.StatefulSet)
+		if err := wait.PollUntilContextTimeout(ctx, 500*time.Millisecond, managedResourceTimeout, true, func(ctx context.Context) (bool, error) {
+			err := v.shoot.Get(ctx, key, statefulSet.StatefulSet)
+			return err == nil, client.IgnoreNotFound(err)
+		}); err != nil {
+			return fmt.Errorf("wait for the Shoot's StatefulSet %s, which was deleted for the size of its volumes: %w", key.Name, err)
+		}
+		v.statefulSets = append(v.statefulSets, statefulSet)
+	}
+	return nil
 }
 
 // deletePendingClaims deletes claims that have no volume after their pods: a
