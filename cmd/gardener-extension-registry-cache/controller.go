@@ -10,8 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
@@ -121,10 +123,15 @@ func (o *controllerOptions) newManager() (manager.Manager, error) {
 	options.Cache.DefaultTransform = cache.TransformStripManagedFields()
 	// A Seed holds thousands of these, of which a reconcile reads a few.
 	options.Client.Cache = &client.CacheOptions{DisableFor: []client.Object{
-		&corev1.Secret{}, &corev1.ConfigMap{}, &resourcesv1alpha1.ManagedResource{}, &extensionsv1alpha1.Cluster{},
+		&corev1.Secret{}, &corev1.ConfigMap{}, &coordinationv1.Lease{}, &resourcesv1alpha1.ManagedResource{}, &extensionsv1alpha1.Cluster{},
 	}}
+	config := rest.CopyConfig(o.rest.Completed().Config)
+	// The API server knows better than its client how much it can bear: it has
+	// priorities and fairness, while a limit here would make a thousand Shoots that are
+	// reconciled at once wait for each other.
+	config.QPS = -1
 
-	mgr, err := manager.New(o.rest.Completed().Config, options)
+	mgr, err := manager.New(config, options)
 	if err != nil {
 		return nil, fmt.Errorf("create manager: %w", err)
 	}

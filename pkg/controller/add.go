@@ -16,8 +16,10 @@ import (
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/gardener/gardener/extensions/pkg/controller/extension"
+	extensionspredicate "github.com/gardener/gardener/extensions/pkg/predicate"
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 	"github.com/gardener/gardener/pkg/utils/imagevector"
 
@@ -69,11 +71,17 @@ func add(ctx context.Context, mgr manager.Manager, name, extensionType string, a
 		FinalizerSuffix:           extensionType,
 		Type:                      extensionType,
 		ControllerOptions:         options.Controller,
-		Predicates:                extension.DefaultPredicates(ctx, mgr, options.IgnoreOperationAnnotation),
+		Predicates:                predicates(ctx, mgr, options.IgnoreOperationAnnotation),
 		IgnoreOperationAnnotation: options.IgnoreOperationAnnotation,
 		ExtensionClasses:          options.ExtensionClasses,
 	}); err != nil {
 		return fmt.Errorf("add controller %s: %w", name, err)
 	}
 	return nil
+}
+
+// predicates are Gardener's for extensions. The one that reads the Shoot's Cluster
+// comes last, so that what is no reason to reconcile costs no request.
+func predicates(ctx context.Context, mgr manager.Manager, ignoreOperationAnnotation bool) []predicate.Predicate {
+	return append(extensionspredicate.DefaultControllerPredicates(ignoreOperationAnnotation), extensionspredicate.ShootNotFailedPredicate(ctx, mgr))
 }

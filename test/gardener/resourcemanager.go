@@ -25,8 +25,11 @@ const syncPeriod = 15 * time.Second
 
 // NewResourceManager returns the process that brings ManagedResources from the
 // Seed to the Shoot, whose kubeconfigs it is given. Its files get a folder below
-// dir.
-func NewResourceManager(binary, dir, logs string, seed, shoot []byte) (*process.Process, error) {
+// dir. What tune changes of its configuration is for tests that a Shoot's
+// gardener-resource-manager is not made for.
+func NewResourceManager(
+	binary, dir, logs string, seed, shoot []byte, tune ...func(*resourcemanagerconfigv1alpha1.ResourceManagerConfiguration),
+) (*process.Process, error) {
 	const name = "gardener-resource-manager"
 	dir = filepath.Join(dir, name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -36,7 +39,11 @@ func NewResourceManager(binary, dir, logs string, seed, shoot []byte) (*process.
 	if err != nil {
 		return nil, err
 	}
-	config, err := yaml.Marshal(resourceManagerConfiguration(dir, ports[0], ports[1], ports[2]))
+	configuration := resourceManagerConfiguration(dir, ports[0], ports[1], ports[2])
+	for _, change := range tune {
+		change(configuration)
+	}
+	config, err := yaml.Marshal(configuration)
 	if err != nil {
 		return nil, fmt.Errorf("marshal configuration of %s: %w", name, err)
 	}

@@ -12,12 +12,14 @@ import (
 	"path/filepath"
 	"sync"
 
+	resourcemanagerconfigv1alpha1 "github.com/gardener/gardener/pkg/apis/config/resourcemanager/v1alpha1"
 	"github.com/gardener/gardener/pkg/client/kubernetes"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/gardener/gardener-extension-registry-cache/test/gardener"
+	"github.com/gardener/gardener-extension-registry-cache/test/process"
 )
 
 // Options says how to run the control planes. The zero value serves.
@@ -26,6 +28,12 @@ type Options struct {
 	// for each process. When it is empty the logs lie with the data of the
 	// control planes and are removed with it.
 	LogDir string
+	// TuneResourceManager changes the configuration of gardener-resource-manager,
+	// which is that of a single Shoot. Nil: nothing is changed.
+	TuneResourceManager func(*resourcemanagerconfigv1alpha1.ResourceManagerConfiguration)
+	// WithoutControllerManager leaves out kube-controller-manager: StatefulSets have no
+	// pods then.
+	WithoutControllerManager bool
 }
 
 // Environment is a running pair of control planes.
@@ -99,7 +107,7 @@ func Start(ctx context.Context, options Options) (_ *Environment, err error) {
 		return nil, err
 	}
 	e.stops = append([]func() error{e.ShootProxy.Stop}, e.stops...)
-	if err := e.startManagers(ctx, dir, logs, guard); err != nil {
+	if err := e.startManagers(ctx, options); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -120,24 +128,33 @@ func (e *Environment) Stop() error {
 }
 
 // startManagers starts what works on the objects of the API servers.
-func (e *Environment) startManagers(ctx context.Context, dir, logs string, guard *guard) error {
-	binary, err := guard.binary("gardener-resource-manager")
+func (e *Environment) startManagers(ctx context.Context, options Options) error {
+	binary, err := e.guard.binary("gardener-resource-manager")
 	if err != nil {
 		return err
 	}
-	resources, err := gardener.NewResourceManager(binary, dir, logs, e.SeedKubeconfig, e.ShootProxy.Kubeconfig)
+	var tune []func(*resourcemanagerconfigv1alpha1.ResourceManagerConfiguration)
+	if options.TuneResourceManager != nil {
+		tune = append(tune, options.TuneResourceManager)
+	}
+	resources, err := gardener.NewResourceManager(binary, e.dir, e.logs, e.SeedKubeconfig, e.ShootProxy.Kubeconfig, tune...)
 	if err != nil {
 		return err
 	}
+	managers := []*process.Process{resources}
 	e.stops = append([]func() error{resources.Stop}, e.stops...)
-	controllers, err := newControllerManager(dir, logs, guard, e.ShootKubeconfig)
-	if err != nil {
-		return err
+	if !options.WithoutControllerManager {
+		controllers, err := newControllerManager(e.dir, e.logs, e.guard, e.ShootKubeconfig)
+		if err != nil {
+			return err
+		}
+		managers = append(managers, controllers)
+		e.stops = append([]func() error{controllers.Stop}, e.stops...)
 	}
-	e.stops = append([]func() error{controllers.Stop}, e.stops...)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return resources.Start(ctx) })
-	group.Go(func() error { return controllers.Start(ctx) })
+	for _, manager := range managers {
+		group.Go(func() error { return manager.Start(ctx) })
+	}
 	return group.Wait()
 }
 

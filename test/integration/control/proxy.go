@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,8 +63,9 @@ type proxyMode struct {
 }
 
 // StartProxy starts a proxy in front of an API server. It runs in this process
-// until it is stopped.
-func StartProxy(target *rest.Config) (*Proxy, error) {
+// until it is stopped. Requests that it hands on go by way of the wrappers, the
+// first of which sees them first.
+func StartProxy(target *rest.Config, wrappers ...func(http.Handler) http.Handler) (*Proxy, error) {
 	certificate, key, err := cert.GenerateSelfSignedCertKey(proxyHost, nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("generate certificate of the proxy: %w", err)
@@ -80,11 +82,15 @@ func StartProxy(target *rest.Config) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create transport to the API server: %w", err)
 	}
+	forward := newForwarder(host, transport)
+	for _, wrap := range slices.Backward(wrappers) {
+		forward = wrap(forward)
+	}
 	p := &Proxy{
 		address: net.JoinHostPort(proxyHost, "0"),
 		token:   rand.Text(),
 		tls:     &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}},
-		forward: newForwarder(host, transport), transport: transport,
+		forward: forward, transport: transport,
 		mode: proxyMode{ended: make(chan struct{})},
 	}
 	if err := p.serve(); err != nil {
