@@ -57,10 +57,11 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 	if err != nil {
 		return err
 	}
-	shoot, err := a.shootClient(ctx, a.client, ex.Namespace)
+	shoot, release, err := a.shootClient(ctx, a.client, ex.Namespace)
 	if err != nil {
 		return err
 	}
+	defer release()
 	volumes, err := readVolumes(ctx, shoot, inputs)
 	if err != nil {
 		return err

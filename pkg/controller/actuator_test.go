@@ -170,8 +170,8 @@ func newSeed(g *WithT, change func(*gardencorev1beta1.Shoot), funcs interceptor.
 func newActuator(g *WithT, c client.Client) extension.Actuator {
 	images, err := imagevector.Read()
 	g.Expect(err).NotTo(HaveOccurred())
-	noShoot := func(context.Context, client.Client, string) (client.Client, error) {
-		return nil, errors.New("there is no Shoot in this test")
+	noShoot := func(context.Context, client.Client, string) (client.Client, func(), error) {
+		return nil, nil, errors.New("there is no Shoot in this test")
 	}
 	return controller.NewCacheActuator(c, c, noShoot, clock.RealClock{}, images)
 }

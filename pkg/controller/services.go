@@ -14,6 +14,8 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	extensionsconfigv1alpha1 "github.com/gardener/gardener/extensions/pkg/apis/config/v1alpha1"
@@ -25,20 +27,26 @@ import (
 )
 
 // ShootClientFunc returns a client of the Shoot whose control plane runs in the
-// given namespace of the Seed.
-type ShootClientFunc func(ctx context.Context, seed client.Client, namespace string) (client.Client, error)
+// given namespace of the Seed, and a function to be called when it has served.
+type ShootClientFunc func(ctx context.Context, seed client.Client, namespace string) (shoot client.Client, release func(), err error)
 
-// ShootClient is a ShootClientFunc. The client has gardenlet's credentials and no
-// cache, and knows the kinds that this package reads and writes in a Shoot.
-func ShootClient(ctx context.Context, seed client.Client, namespace string) (client.Client, error) {
-	_, shoot, err := util.NewClientForShoot(ctx, seed, namespace, client.Options{
+// ShootClient is a ShootClientFunc. The client has the credentials that gardenlet
+// keeps for extensions and no cache, and knows the kinds that this package reads and
+// writes in a Shoot. Once it is released no connection to the Shoot stays open.
+func ShootClient(ctx context.Context, seed client.Client, namespace string) (client.Client, func(), error) {
+	config, shoot, err := util.NewClientForShoot(ctx, seed, namespace, client.Options{
 		Scheme: kubernetes.ShootScheme,
 		Mapper: shootMapper(),
 	}, extensionsconfigv1alpha1.RESTOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("create client for the Shoot of namespace %s: %w", namespace, err)
+		return nil, nil, fmt.Errorf("create client for the Shoot of namespace %s: %w", namespace, err)
 	}
-	return shoot, nil
+	// client-go has one transport for all clients with the same configuration.
+	transport, err := rest.TransportFor(config)
+	if err != nil {
+		return nil, nil, fmt.Errorf("find transport to the Shoot of namespace %s: %w", namespace, err)
+	}
+	return shoot, func() { utilnet.CloseIdleConnectionsFor(transport) }, nil
 }
 
 // shootMapper spares each reconcile the question what a Shoot's API server serves.

@@ -115,12 +115,12 @@ var _ = Describe("Volumes", Ordered, func() {
 		By("losing the Shoot's API server on the way")
 		images, err := imagevector.Read()
 		Expect(err).NotTo(HaveOccurred())
-		broken := func(context.Context, client.Client, string) (client.Client, error) {
+		broken := func(context.Context, client.Client, string) (client.Client, func(), error) {
 			whole, err := client.NewWithWatch(environment.Shoot, client.Options{Scheme: shoot.Scheme()})
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			return interceptor.NewClient(whole, funcs), nil
+			return interceptor.NewClient(whole, funcs), func() {}, nil
 		}
 		actuator := controller.NewCacheActuator(seed, seed, broken, clock.RealClock{}, images)
 		extension := &extensionsv1alpha1.Extension{}

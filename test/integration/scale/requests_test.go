@@ -122,6 +122,9 @@ func kubeconfigOf(shoot string, proxy []byte) []byte {
 	Expect(err).NotTo(HaveOccurred())
 	for _, cluster := range config.Clusters {
 		cluster.Server += shootsPath + shoot
+		// Shoots have no CA in common, and therefore no connection. A comment is enough
+		// for clients to keep them apart.
+		cluster.CertificateAuthorityData = append(cluster.CertificateAuthorityData, []byte("\n# of "+shoot+"\n")...)
 	}
 	kubeconfig, err := clientcmd.Write(*config)
 	Expect(err).NotTo(HaveOccurred())
