@@ -25,9 +25,10 @@ const catalogPath = "/v2/_catalog"
 var uploadPath = regexp.MustCompile(`^/v2/.+/blobs/uploads(/[^/]*)?$`)
 
 // newRegistryHandler puts in front of distribution's handler what holds for any
-// cache: it logs each request, lets only reads through, and never answers 429.
-func newRegistryHandler(next http.Handler, writeTimeout time.Duration, log *slog.Logger) http.Handler {
-	next = readOnly(next)
+// cache: it logs each request, lets only reads of its upstream through, and never
+// answers 429.
+func newRegistryHandler(next http.Handler, upstream string, writeTimeout time.Duration, log *slog.Logger) http.Handler {
+	next = readOnly(ofUpstream(next, upstream))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		response := &responseWriter{ResponseWriter: w, deadlines: http.NewResponseController(w), timeout: writeTimeout}
@@ -75,6 +76,21 @@ func readOnly(next http.Handler) http.Handler {
 		}
 		// The answer is all that the client gets: if it cannot be written, it has gone.
 		_ = errcode.ServeJSON(w, errcode.ErrorCodeUnsupported.WithMessage("the cache is read-only"))
+	})
+}
+
+// ofUpstream refuses what is meant for another upstream. containerd names it in the
+// query parameter ns. When the addresses of two caches are exchanged, a node asks the
+// wrong one for a while: by tag it would get another image of the same name, while
+// after a 404 it goes on to the upstream. Clients other than containerd name none.
+func ofUpstream(next http.Handler, upstream string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if wanted := r.URL.Query().Get("ns"); wanted == "" || wanted == upstream {
+			next.ServeHTTP(w, r)
+			return
+		}
+		// The answer is all that the client gets: if it cannot be written, it has gone.
+		_ = errcode.ServeJSON(w, errcode.ErrorCodeNameUnknown.WithMessage("this is the cache of another upstream"))
 	})
 }
 

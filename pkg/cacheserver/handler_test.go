@@ -22,7 +22,7 @@ import (
 func serveHandler(t *testing.T, handler http.HandlerFunc) (*httptest.Server, *process.Logs) {
 	t.Helper()
 	out := &process.Logs{}
-	server := httptest.NewServer(newRegistryHandler(handler, time.Minute, NewLogger(v1alpha1.Log{}, out)))
+	server := httptest.NewServer(newRegistryHandler(handler, "query-value", time.Minute, NewLogger(v1alpha1.Log{}, out)))
 	t.Cleanup(server.Close)
 	return server, out
 }

@@ -147,7 +147,7 @@ func New(config *v1alpha1.CacheConfiguration, logger *slog.Logger, options Optio
 		engine:       engine,
 		app:          app,
 		health:       health,
-		registry:     newHTTPServer(newRegistryHandler(engine.Listings(app), options.WriteTimeout, logger), tlsConfig, logger),
+		registry:     newHTTPServer(newRegistryHandler(engine.Listings(app), config.Upstream, options.WriteTimeout, logger), tlsConfig, logger),
 		tls:          tlsConfig != nil,
 		debug:        newHTTPServer(newDebugHandler(health, registry, config, options.Version), nil, logger),
 	}

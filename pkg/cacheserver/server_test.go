@@ -92,14 +92,21 @@ func TestStorageLayoutIsThatOfDistribution(t *testing.T) {
 	g.Expect(filepath.Join(root, "repositories", repositoryName, "_manifests", "tags", tagName, "current", "link")).To(BeAnExistingFile())
 }
 
-func TestQueryNamespaceIsIgnored(t *testing.T) {
+func TestOtherUpstreamsAreNotServed(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "", "")
 	image := push(t, source, tagName)
-	cache := startCache(t, newConfig(t, source.URL()), Options{})
+	config := newConfig(t, source.URL())
+	cache := startCache(t, config, Options{})
+	manifest := "http://" + cache.host() + "/v2/" + repositoryName + "/manifests/" + tagName
 
-	status, _ := get(t, blobURL(t, cache.host(), image)+"?ns=elsewhere.example.com")
-	g.Expect(status).To(Equal(http.StatusOK))
+	for _, url := range []string{blobURL(t, cache.host(), image), manifest} {
+		status, _ := get(t, url+"?ns="+config.Upstream)
+		g.Expect(status).To(Equal(http.StatusOK))
+		status, body := get(t, url+"?ns=elsewhere.example.com")
+		g.Expect(status).To(Equal(http.StatusNotFound))
+		g.Expect(body).To(ContainSubstring("the cache of another upstream"))
+	}
 	g.Expect(cache.logs.Lines("elsewhere.example.com")).To(BeEmpty(), "query values do not belong into the log")
 }
 

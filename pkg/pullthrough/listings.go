@@ -79,7 +79,7 @@ func (e *Engine) serveListing(w http.ResponseWriter, r *http.Request, repository
 		}
 	}
 	query := r.URL.Query()
-	// It names the upstream, which is this cache's only one.
+	// It names the upstream, which is this one.
 	query.Del("ns")
 	found, outcome, err := e.listing(r.Context(), repository, path, query.Encode(), referrersOf != "")
 	note(r.Context(), outcome)
