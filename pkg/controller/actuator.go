@@ -6,6 +6,7 @@ package controller
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -21,6 +22,18 @@ import (
 // managedResourceTimeout is how long a reconcile or a deletion waits for
 // gardener-resource-manager before it fails and is tried again.
 const managedResourceTimeout = 2 * time.Minute
+
+// hibernatedTimeout is how long a deletion waits where that is most likely in vain:
+// gardener-resource-manager of a hibernated Shoot does not run.
+const hibernatedTimeout = 10 * time.Second
+
+// operationTimeout is how long any operation takes at most. It ends before that which
+// controller-runtime sets, reconciliationTimeout: after it there is no time left to
+// write into the Extension's status what was wrong.
+const (
+	operationTimeout      = 3 * time.Minute
+	reconciliationTimeout = operationTimeout + 30*time.Second
+)
 
 // cacheActuator deploys the caches of registry-cache Extensions.
 type cacheActuator struct {
@@ -43,6 +56,8 @@ func NewCacheActuator(c client.Client, reader client.Reader, shootClient ShootCl
 // leaves what is deployed as it is. It waits for no pod: a new Shoot has no node
 // before its Extensions are ready.
 func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension) error {
+	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
+	defer cancel()
 	cluster, err := readAwakeCluster(ctx, log, a.client, ex.Namespace)
 	if err != nil || cluster == nil {
 		return err
@@ -93,9 +108,17 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 }
 
 // Delete removes the caches of a Shoot with their volumes, and waits until they
-// are gone.
+// are gone. In a hibernated Shoot they go when it wakes up.
 func (a *cacheActuator) Delete(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension) error {
-	if err := a.deleteManagedResources(ctx, ex.Namespace); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
+	defer cancel()
+	if a.isHibernated(ctx, ex.Namespace) {
+		if err := a.deleteManagedResources(ctx, ex.Namespace, hibernatedTimeout); err != nil {
+			return fmt.Errorf("the Shoot is hibernated, its caches are deleted when it wakes up: %w", err)
+		}
+		return a.deleteCertificates(ctx, log, ex.Namespace)
+	}
+	if err := a.deleteManagedResources(ctx, ex.Namespace, managedResourceTimeout); err != nil {
 		return err
 	}
 	return a.deleteCertificates(ctx, log, ex.Namespace)
@@ -116,12 +139,14 @@ func (a *cacheActuator) ForceDelete(ctx context.Context, log logr.Logger, ex *ex
 // Shoot. The certificate authority stays too, for gardenlet to take it along
 // with the Shoot's state; it goes with the namespace.
 func (a *cacheActuator) Migrate(ctx context.Context, _ logr.Logger, ex *extensionsv1alpha1.Extension) error {
+	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
+	defer cancel()
 	for _, name := range []string{cachesManagedResource, servicesManagedResource} {
 		if err := a.keepObjects(ctx, ex.Namespace, name); err != nil {
 			return err
 		}
 	}
-	return a.deleteManagedResources(ctx, ex.Namespace)
+	return a.deleteManagedResources(ctx, ex.Namespace, managedResourceTimeout)
 }
 
 // Restore deploys the caches from another Seed: their objects are in the Shoot

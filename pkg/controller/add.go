@@ -65,6 +65,7 @@ func AddMirrorsToManager(ctx context.Context, mgr manager.Manager, options Optio
 
 // add adds a controller of the Extensions of one type to a manager.
 func add(ctx context.Context, mgr manager.Manager, name, extensionType string, actuator extension.Actuator, options Options) error {
+	options.Controller.ReconciliationTimeout = reconciliationTimeout
 	if err := extension.Add(mgr, extension.AddArgs{
 		Actuator:                  actuator,
 		Name:                      name,

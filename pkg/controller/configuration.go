@@ -39,6 +39,13 @@ func readAwakeCluster(ctx context.Context, log logr.Logger, c client.Client, nam
 	return cluster, nil
 }
 
+// isHibernated says whether a Shoot is hibernated, as far as that can be known: the
+// Cluster may be gone while what belongs to it is deleted.
+func (a *cacheActuator) isHibernated(ctx context.Context, namespace string) bool {
+	cluster, err := extensionscontroller.GetCluster(ctx, a.client, namespace)
+	return err == nil && cluster.Shoot != nil && extensionscontroller.IsHibernated(cluster)
+}
+
 // decodeConfig returns the valid configuration of an Extension. fldPath is the
 // field that holds it.
 func decodeConfig[C any](

@@ -107,23 +107,23 @@ func (a *cacheActuator) keepObjects(ctx context.Context, namespace, name string)
 	return nil
 }
 
-// deleteManagedResources deletes the ManagedResources and waits until they are
-// gone. The Services go last: until then a node that has not heard of the
+// deleteManagedResources deletes the ManagedResources and waits for each until it is
+// gone, timeout at most. The Services go last: until then a node that has not heard of the
 // deletion is refused at once instead of dialling an address that nobody answers.
-func (a *cacheActuator) deleteManagedResources(ctx context.Context, namespace string) error {
+func (a *cacheActuator) deleteManagedResources(ctx context.Context, namespace string, timeout time.Duration) error {
 	for _, name := range []string{cachesManagedResource, servicesManagedResource} {
-		if err := a.deleteManagedResource(ctx, namespace, name); err != nil {
+		if err := a.deleteManagedResource(ctx, namespace, name, timeout); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (a *cacheActuator) deleteManagedResource(ctx context.Context, namespace, name string) error {
+func (a *cacheActuator) deleteManagedResource(ctx context.Context, namespace, name string, timeout time.Duration) error {
 	if err := a.requestManagedResourceDeletion(ctx, namespace, name); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, managedResourceTimeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	if err := managedresources.WaitUntilDeleted(ctx, a.client, namespace, name); err != nil {
 		return fmt.Errorf("wait for the deletion of ManagedResource %s: %w", name, err)

@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/gardener/gardener/extensions/pkg/controller/extension"
+	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
 	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 
@@ -37,6 +38,10 @@ func (a *mirrorActuator) Reconcile(ctx context.Context, log logr.Logger, ex *ext
 	cluster, err := readAwakeCluster(ctx, log, a.client, ex.Namespace)
 	if err != nil || cluster == nil {
 		return err
+	}
+	if v1beta1helper.IsWorkerless(cluster.Shoot) {
+		log.Info("Shoot has no workers that could pull, nothing is checked")
+		return nil
 	}
 	fldPath := field.NewPath("spec", "providerConfig")
 	config, err := decodeConfig(ex, fldPath, v1alpha1.Decode, validation.ValidateMirrorConfig)

@@ -93,6 +93,12 @@ func TestMirrorsOfAHibernatedShootAreNotChecked(t *testing.T) {
 	g.Expect(controller.NewMirrorActuator(c).Reconcile(t.Context(), logr.Discard(), mirrorExtension(""))).To(Succeed())
 }
 
+func TestMirrorsOfAWorkerlessShootAreNotChecked(t *testing.T) {
+	g := NewWithT(t)
+	c := newSeed(g, func(shoot *gardencorev1beta1.Shoot) { shoot.Spec.Provider.Workers = nil }, interceptor.Funcs{})
+	g.Expect(controller.NewMirrorActuator(c).Reconcile(t.Context(), logr.Discard(), mirrorExtension(""))).To(Succeed())
+}
+
 func TestMirrorsAreNotToBlameForTheSeed(t *testing.T) {
 	g := NewWithT(t)
 	down := errors.New("the API server is down")

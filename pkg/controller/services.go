@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	extensionsconfigv1alpha1 "github.com/gardener/gardener/extensions/pkg/apis/config/v1alpha1"
@@ -25,6 +27,10 @@ import (
 	"github.com/gardener/gardener-extension-registry-cache/pkg/resources"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/upstream"
 )
+
+// shootRequestTimeout is how long a request to a Shoot's API server takes at most. One
+// that takes connections and never answers would use up all the time there is.
+const shootRequestTimeout = 30 * time.Second
 
 // ShootClientFunc returns a client of the Shoot whose control plane runs in the
 // given namespace of the Seed, and a function to be called when it has served.
@@ -37,7 +43,7 @@ func ShootClient(ctx context.Context, seed client.Client, namespace string) (cli
 	config, shoot, err := util.NewClientForShoot(ctx, seed, namespace, client.Options{
 		Scheme: kubernetes.ShootScheme,
 		Mapper: shootMapper(),
-	}, extensionsconfigv1alpha1.RESTOptions{})
+	}, extensionsconfigv1alpha1.RESTOptions{Timeout: ptr.To(shootRequestTimeout)})
 	if err != nil {
 		return nil, nil, fmt.Errorf("create client for the Shoot of namespace %s: %w", namespace, err)
 	}

@@ -88,6 +88,11 @@ var _ = Describe("Certificates", func() {
 		})
 		renewed := preparing.authorities[0]
 		Expect(renewed).NotTo(Equal(old), "the authority to come is the first of the bundle")
+		for _, phase := range []gardencorev1beta1.CredentialsRotationPhase{
+			gardencorev1beta1.RotationPreparingWithoutWorkersRollout, gardencorev1beta1.RotationWaitingForWorkersRollout,
+		} {
+			rotate(phase, func(g Gomega, now trust) { g.Expect(now).To(Equal(preparing)) })
+		}
 		prepared := rotate(gardencorev1beta1.RotationPrepared, func(g Gomega, now trust) {
 			g.Expect(now.authorities).To(Equal(preparing.authorities))
 			g.Expect(now.server.CheckSignatureFrom(renewed)).To(Succeed(), "all nodes trust it by now")

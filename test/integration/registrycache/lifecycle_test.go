@@ -78,6 +78,36 @@ var _ = Describe("Hibernation", func() {
 		Expect(configOf(ctx, "registry-hibernated-example-com")).To(ContainSubstring("ttl: 24h"))
 		observe(ctx, "overnight.example.com", "")
 	}, SpecTimeout(3*time.Minute))
+
+	It("keeps the caches of an extension that is removed meanwhile until the wake-up", func(ctx SpecContext) {
+		namespace := newShoot(ctx)
+		reachShootBy(ctx, namespace, environment.ShootProxy.Kubeconfig)
+		DeferCleanup(environment.ShootProxy.Pass)
+		reconcile(ctx, namespace, cache{"upstream": "forgotten.example.com"})
+		awaitApplied(ctx, namespace)
+		observe(ctx, "forgotten.example.com", "")
+		updateShoot(ctx, namespace, func(shoot *gardencorev1beta1.Shoot) {
+			shoot.Spec.Hibernation = &gardencorev1beta1.Hibernation{Enabled: ptr.To(true)}
+			shoot.Status.IsHibernated = true
+		})
+		Expect(environment.ShootProxy.Refuse()).To(Succeed())
+
+		beginDeletion(ctx, namespace)
+		Eventually(func(g Gomega) {
+			extension := getExtension(ctx, namespace)
+			g.Expect(extension.Status.LastError).NotTo(BeNil())
+			g.Expect(extension.Status.LastError.Description).To(ContainSubstring("the Shoot is hibernated, its caches are deleted when it wakes up"))
+		}).WithContext(ctx).Should(Succeed())
+
+		By("waking up")
+		Expect(environment.ShootProxy.Pass()).To(Succeed())
+		updateShoot(ctx, namespace, func(shoot *gardencorev1beta1.Shoot) {
+			shoot.Spec.Hibernation.Enabled, shoot.Status.IsHibernated = ptr.To(false), false
+		})
+		beginDeletion(ctx, namespace)
+		awaitNoExtension(ctx, namespace)
+		expectNothingLeft(ctx, namespace, "registry-forgotten-example-com")
+	}, SpecTimeout(3*time.Minute))
 })
 
 var _ = Describe("Operation", func() {

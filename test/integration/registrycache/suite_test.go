@@ -184,6 +184,10 @@ func applyExtensionConfig(ctx context.Context, namespace string, config []byte) 
 		return extension
 	}
 	Expect(err).NotTo(HaveOccurred())
+	if operation := extension.Status.LastOperation; operation != nil {
+		// Its time is in whole seconds: the next one has another.
+		time.Sleep(time.Until(operation.LastUpdateTime.Add(time.Second)))
+	}
 	patch := client.MergeFrom(extension.DeepCopy())
 	mutate()
 	Expect(seed.Patch(ctx, extension, patch)).To(Succeed())
@@ -194,13 +198,16 @@ func applyExtensionConfig(ctx context.Context, namespace string, config []byte) 
 // asked for, and returns the Extension. It fails if that ended otherwise.
 func awaitExtension(ctx context.Context, extension *extensionsv1alpha1.Extension, state gardencorev1beta1.LastOperationState) *extensionsv1alpha1.Extension {
 	GinkgoHelper()
-	// The operation annotation goes when the controller starts, so that an older
-	// result is not taken for the new one.
+	requested, err := time.Parse(time.RFC3339Nano, extension.Annotations[v1beta1constants.GardenerTimestamp])
+	Expect(err).NotTo(HaveOccurred())
+	// The operation annotation goes shortly before the controller says that it begins:
+	// only the time tells that this is not an older result.
 	Eventually(func(g Gomega) {
 		g.Expect(seed.Get(ctx, client.ObjectKeyFromObject(extension), extension)).To(Succeed())
 		g.Expect(extension.Annotations).NotTo(HaveKey(v1beta1constants.GardenerOperation))
 		g.Expect(extension.Status.ObservedGeneration).To(Equal(extension.Generation))
 		g.Expect(extension.Status.LastOperation).NotTo(BeNil())
+		g.Expect(extension.Status.LastOperation.LastUpdateTime.Time).NotTo(BeTemporally("<", requested.Truncate(time.Second)))
 		g.Expect(extension.Status.LastOperation.State).To(Equal(state), "%+v", ptr.Deref(extension.Status.LastError, gardencorev1beta1.LastError{}))
 	}).WithContext(ctx).Should(Succeed())
 	return extension

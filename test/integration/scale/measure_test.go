@@ -126,6 +126,7 @@ func newSeed(ctx context.Context, count int) *seedWithShoots {
 	var err error
 	s.environment, err = control.Start(ctx, control.Options{TuneResourceManager: serveMany, WithoutControllerManager: true})
 	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(s.environment.Stop) // again, where a measurement ends early
 	s.client, err = client.New(s.environment.Seed, client.Options{Scheme: kubernetes.SeedScheme})
 	Expect(err).NotTo(HaveOccurred())
 	seedProxy, err := control.StartProxy(s.environment.Seed, s.seedRequests.wrap)

@@ -31,24 +31,32 @@ func (r requests) total() int {
 }
 
 // per returns the requests for each of so many Extensions, as exactly as that can be
-// said. It leaves out what does not depend on their number: Leases, and requests
-// that tell of all Extensions.
+// said.
 func (r requests) per(extensions int) map[string]string {
 	result := make(map[string]string)
-	for request, count := range r {
-		if !strings.HasSuffix(request, " leases") && !slices.Contains([]string{"watch extensions", "list extensions"}, request) {
-			result[request] = fmt.Sprintf("%.2f", float64(count)/float64(extensions))
-		}
+	for request, count := range r.forExtensions() {
+		result[request] = fmt.Sprintf("%.2f", float64(count)/float64(extensions))
 	}
+	return result
+}
+
+// forExtensions leaves out what does not depend on the number of Extensions: Leases,
+// the registration of the webhook, and watches, which are renewed every few minutes.
+func (r requests) forExtensions() requests {
+	result := maps.Clone(r)
+	maps.DeleteFunc(result, func(request string, _ int) bool {
+		return strings.HasSuffix(request, " leases") || strings.HasSuffix(request, " mutatingwebhookconfigurations") || strings.HasPrefix(request, "watch ") ||
+			slices.Contains([]string{"list extensions", "list namespaces"}, request)
+	})
 	return result
 }
 
 // writes returns the requests that change something, Leases excepted.
 func writes(r requests) requests {
-	result := maps.Clone(r)
+	result := r.forExtensions()
 	maps.DeleteFunc(result, func(request string, _ int) bool {
-		verb, resource, _ := strings.Cut(request, " ")
-		return resource == "leases" || slices.Contains([]string{"get", "list", "watch"}, verb)
+		verb, _, _ := strings.Cut(request, " ")
+		return slices.Contains([]string{"get", "list"}, verb)
 	})
 	return result
 }
