@@ -48,12 +48,21 @@ func (c Cache) statefulSet(configSecret *corev1.Secret) *appsv1.StatefulSet {
 	statefulSet := &appsv1.StatefulSet{
 		ObjectMeta: c.objectMeta(c.name()),
 		Spec: appsv1.StatefulSetSpec{
-			Replicas:             ptr.To[int32](1),
+			Replicas: ptr.To[int32](1),
+			// By the default a pod that never becomes ready, for instance for an image
+			// that cannot be pulled, is not replaced after its template was corrected.
+			PodManagementPolicy:  appsv1.ParallelPodManagement,
 			RevisionHistoryLimit: ptr.To[int32](2),
 			Selector:             &metav1.LabelSelector{MatchLabels: labels(c.Config.Upstream)},
 			Template:             c.podTemplate(configSecret),
 			VolumeClaimTemplates: []corev1.PersistentVolumeClaim{c.volumeClaimTemplate()},
 		},
+	}
+	// Claim templates and the policy cannot be changed: gardener-resource-manager
+	// replaces the StatefulSet then, and its pods and claims belong to the new one.
+	statefulSet.Annotations = map[string]string{
+		resourcesv1alpha1.DeleteOnInvalidUpdate:              "true",
+		resourcesv1alpha1.DeletionPropagationOnInvalidUpdate: string(metav1.DeletePropagationOrphan),
 	}
 	if c.highlyAvailable() {
 		// Gardener's resource manager sets the replicas of what has this label,
