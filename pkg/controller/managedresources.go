@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
 	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
 	"github.com/gardener/gardener/pkg/client/kubernetes"
 	"github.com/gardener/gardener/pkg/utils/kubernetes/health"
@@ -96,6 +98,18 @@ func (a *cacheActuator) deployManagedResource(ctx context.Context, namespace, na
 		DeletePersistentVolumeClaims(true).
 		Reconcile(ctx); err != nil {
 		return fmt.Errorf("write ManagedResource %s: %w", name, err)
+	}
+	return nil
+}
+
+// requestManagedResourceReconciliation has gardener-resource-manager look at a
+// ManagedResource at once.
+func (a *cacheActuator) requestManagedResourceReconciliation(ctx context.Context, namespace, name string) error {
+	managedResource := &resourcesv1alpha1.ManagedResource{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+	patch := client.MergeFrom(managedResource.DeepCopy())
+	metav1.SetMetaDataAnnotation(&managedResource.ObjectMeta, v1beta1constants.GardenerOperation, v1beta1constants.GardenerOperationReconcile)
+	if err := a.client.Patch(ctx, managedResource, patch); err != nil {
+		return fmt.Errorf("request the reconciliation of ManagedResource %s: %w", name, err)
 	}
 	return nil
 }

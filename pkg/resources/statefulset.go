@@ -58,8 +58,9 @@ func (c Cache) statefulSet(configSecret *corev1.Secret) *appsv1.StatefulSet {
 			VolumeClaimTemplates: []corev1.PersistentVolumeClaim{c.volumeClaimTemplate()},
 		},
 	}
-	// Claim templates and the policy cannot be changed: gardener-resource-manager
-	// replaces the StatefulSet then, and its pods and claims belong to the new one.
+	// The policy cannot be changed: where it is another, of the existing extension,
+	// gardener-resource-manager replaces the StatefulSet, and its pods and claims belong
+	// to the new one. It does not do so for claim templates, which it leaves as they are.
 	statefulSet.Annotations = map[string]string{
 		resourcesv1alpha1.DeleteOnInvalidUpdate:              "true",
 		resourcesv1alpha1.DeletionPropagationOnInvalidUpdate: string(metav1.DeletePropagationOrphan),
@@ -182,6 +183,12 @@ func (c Cache) volumeClaimTemplate() corev1.PersistentVolumeClaim {
 			},
 		},
 	}
+}
+
+// ClaimName returns the name of the PersistentVolumeClaim of one of the pods of a
+// cache.
+func ClaimName(upstreamHost string, ordinal int32) string {
+	return cacheVolumeName + "-" + upstream.ResourceName(upstreamHost) + "-" + strconv.Itoa(int(ordinal))
 }
 
 // IsClaimOf says whether a PersistentVolumeClaim in Namespace is that of one of the
