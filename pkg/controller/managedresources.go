@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
 	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
 	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
 	"github.com/gardener/gardener/pkg/client/kubernetes"
@@ -60,7 +61,13 @@ func (a *cacheActuator) unhealthy(ctx context.Context, namespace, name string) e
 	if err := a.reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, managedResource); err != nil {
 		return nil
 	}
-	return health.CheckManagedResource(managedResource)
+	err := health.CheckManagedResource(managedResource)
+	applied := v1beta1helper.GetCondition(managedResource.Status.Conditions, resourcesv1alpha1.ResourcesApplied)
+	if err != nil && applied != nil && managedResource.Status.ObservedGeneration != managedResource.Generation {
+		// The error says nothing but that.
+		return fmt.Errorf("%w, and condition %s is %s: %s", err, applied.Type, applied.Status, applied.Message)
+	}
+	return err
 }
 
 // deployCaches deploys everything of the caches but their Services.
