@@ -25,7 +25,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
+	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/controller"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/imagevector"
 )
@@ -37,11 +39,8 @@ const (
 
 var _ = Describe("Volumes", Ordered, func() {
 	BeforeAll(func(ctx SpecContext) {
-		for name, expansion := range map[string]*bool{growingClass: ptr.To(true), fixedClass: nil} {
-			class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: "provisioner.test", AllowVolumeExpansion: expansion}
-			Expect(shoot.Create(ctx, class)).To(Succeed())
-			DeferCleanup(func(ctx SpecContext) { Expect(shoot.Delete(ctx, class)).To(Succeed()) })
-		}
+		createStorageClass(ctx, growingClass, ptr.To(true))
+		createStorageClass(ctx, fixedClass, nil)
 	})
 
 	It("grow in place, several times, and no pod is restarted", func(ctx SpecContext) {
@@ -171,22 +170,40 @@ func loseDelete[T client.Object](answer bool) func(context.Context, client.WithW
 	}
 }
 
+func createStorageClass(ctx context.Context, name string, expansion *bool) {
+	GinkgoHelper()
+	class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: "provisioner.test", AllowVolumeExpansion: expansion}
+	Expect(shoot.Create(ctx, class)).To(Succeed())
+	DeferCleanup(deleteStorageClass, class, NodeTimeout(time.Minute))
+}
+
+func deleteStorageClass(ctx SpecContext, class *storagev1.StorageClass) {
+	GinkgoHelper()
+	Expect(shoot.Delete(ctx, class)).To(Succeed())
+}
+
 // reconcileWith reconciles an Extension with other caches, without changing it, by a
 // client of the Shoot that does something else.
 func reconcileWith(ctx context.Context, namespace string, funcs interceptor.Funcs, caches ...cache) error {
 	GinkgoHelper()
-	images, err := imagevector.Read()
-	Expect(err).NotTo(HaveOccurred())
-	intercepted := func(context.Context, client.Client, string) (client.Client, error) {
+	return reconcileBy(ctx, namespace, func(context.Context, client.Client, string) (client.Client, error) {
 		whole, err := client.NewWithWatch(environment.Shoot, client.Options{Scheme: shoot.Scheme()})
 		if err != nil {
 			return nil, err
 		}
 		return interceptor.NewClient(whole, funcs), nil
-	}
-	extension := getExtension(ctx, namespace)
+	}, caches...)
+}
+
+// reconcileBy does what the extension does with an Extension, in this process and
+// without one.
+func reconcileBy(ctx context.Context, namespace string, shootClient controller.ShootClientFunc, caches ...cache) error {
+	GinkgoHelper()
+	images, err := imagevector.Read()
+	Expect(err).NotTo(HaveOccurred())
+	extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: v1alpha3.ExtensionType}}
 	extension.Spec.ProviderConfig = &runtime.RawExtension{Raw: registryConfig(caches)}
-	return controller.NewCacheActuator(seed, seed, intercepted, clock.RealClock{}, images).Reconcile(ctx, logr.Discard(), extension)
+	return controller.NewCacheActuator(seed, seed, shootClient, clock.RealClock{}, images).Reconcile(ctx, logr.Discard(), extension)
 }
 
 func sized(upstreamHost, size, class string) cache {
