@@ -98,7 +98,7 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 	if err := a.deployCaches(ctx, ex.Namespace, inputs, certificates); err != nil {
 		return err
 	}
-	if err := a.replaceStatefulSets(ctx, log, ex.Namespace, volumes); err != nil {
+	if err := a.replaceSmall(ctx, log, ex.Namespace, volumes); err != nil {
 		return err
 	}
 	if err := a.updateStatus(ctx, ex, inputs, addresses, certificates); err != nil {

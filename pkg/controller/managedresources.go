@@ -10,8 +10,11 @@ import (
 	"fmt"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
+	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
 	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
 	"github.com/gardener/gardener/pkg/client/kubernetes"
 	"github.com/gardener/gardener/pkg/utils/kubernetes/health"
@@ -58,7 +61,13 @@ func (a *cacheActuator) unhealthy(ctx context.Context, namespace, name string) e
 	if err := a.reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, managedResource); err != nil {
 		return nil
 	}
-	return health.CheckManagedResource(managedResource)
+	err := health.CheckManagedResource(managedResource)
+	applied := v1beta1helper.GetCondition(managedResource.Status.Conditions, resourcesv1alpha1.ResourcesApplied)
+	if err != nil && applied != nil && managedResource.Status.ObservedGeneration != managedResource.Generation {
+		// The error says nothing but that.
+		return fmt.Errorf("%w, and condition %s is %s: %s", err, applied.Type, applied.Status, applied.Message)
+	}
+	return err
 }
 
 // deployCaches deploys everything of the caches but their Services.
@@ -96,6 +105,18 @@ func (a *cacheActuator) deployManagedResource(ctx context.Context, namespace, na
 		DeletePersistentVolumeClaims(true).
 		Reconcile(ctx); err != nil {
 		return fmt.Errorf("write ManagedResource %s: %w", name, err)
+	}
+	return nil
+}
+
+// requestManagedResourceReconciliation has gardener-resource-manager look at a
+// ManagedResource at once.
+func (a *cacheActuator) requestManagedResourceReconciliation(ctx context.Context, namespace, name string) error {
+	managedResource := &resourcesv1alpha1.ManagedResource{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+	patch := client.MergeFrom(managedResource.DeepCopy())
+	metav1.SetMetaDataAnnotation(&managedResource.ObjectMeta, v1beta1constants.GardenerOperation, v1beta1constants.GardenerOperationReconcile)
+	if err := a.client.Patch(ctx, managedResource, patch); err != nil {
+		return fmt.Errorf("request the reconciliation of ManagedResource %s: %w", name, err)
 	}
 	return nil
 }

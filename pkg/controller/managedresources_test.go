@@ -19,10 +19,17 @@ import (
 )
 
 func TestWaitInVainNamesTheReason(t *testing.T) {
+	// It has the generation of before until gardener-resource-manager has applied it.
+	for name, generation := range map[string]int64{"applied before": 0, "never applied": 1} {
+		t.Run(name, func(t *testing.T) { testWaitInVain(t, generation) })
+	}
+}
+
+func testWaitInVain(t *testing.T, generation int64) {
 	g := NewWithT(t)
 	const namespace = "shoot--foo--bar"
 	c := fake.NewClientBuilder().WithScheme(kubernetes.SeedScheme).WithObjects(&resourcesv1alpha1.ManagedResource{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: servicesManagedResource},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: servicesManagedResource, Generation: generation},
 		Status: resourcesv1alpha1.ManagedResourceStatus{Conditions: []gardencorev1beta1.Condition{{
 			Type: resourcesv1alpha1.ResourcesApplied, Status: gardencorev1beta1.ConditionFalse, Reason: "ApplyFailed", Message: "connection refused",
 		}}},

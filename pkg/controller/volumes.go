@@ -23,9 +23,6 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
-	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
-
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/resources"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/upstream"
@@ -40,24 +37,19 @@ type volumes struct {
 	shoot client.Client
 	// bound are claims with a volume that is too small.
 	bound []sizedClaim
-	// pending are claims without a volume that ask for too little. These cannot be
-	// changed, but hold nothing either, and their pods have never run: both are deleted
-	// while there is no StatefulSet, and made by the new one.
+	// caches are those whose StatefulSet makes claims that are too small, or has
+	// pending ones.
+	caches []v1alpha3.RegistryCache
+	// pending are claims without a volume that ask for too little, or that are missing
+	// since an earlier reconcile got no further than their deletion. They cannot be
+	// changed, but hold nothing either, and their pods have never run: both are made
+	// anew.
 	pending []sizedClaim
-	// statefulSets are those whose template, or a pending claim, asks for too little.
-	statefulSets []sizedStatefulSet
-	// missing are those of pending claims that are not there: an earlier reconcile got
-	// no further than their deletion.
-	missing []sizedStatefulSet
 }
 
 type sizedClaim struct {
+	// PersistentVolumeClaim has nothing but its name if it is missing.
 	*corev1.PersistentVolumeClaim
-	size resource.Quantity
-}
-
-type sizedStatefulSet struct {
-	*appsv1.StatefulSet
 	size resource.Quantity
 }
 
@@ -76,16 +68,13 @@ func readVolumes(ctx context.Context, shoot client.Client, in *inputs) (*volumes
 	v := &volumes{shoot: shoot}
 	var problems field.ErrorList
 	for i, cache := range in.caches {
-		bound, pending := smallClaims(cache, claims.Items)
-		v.bound, v.pending = append(v.bound, bound...), append(v.pending, pending...)
 		statefulSet := findStatefulSet(cache, statefulSets.Items)
-		switch {
-		case statefulSet != nil && (len(pending) > 0 || hasSmallTemplate(statefulSet, *cache.Volume.Size)):
-			v.statefulSets = append(v.statefulSets, sizedStatefulSet{statefulSet, *cache.Volume.Size})
-		case statefulSet == nil && len(pending) > 0:
-			statefulSet = &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: resources.Namespace, Name: upstream.ResourceName(cache.Upstream)}}
-			v.missing = append(v.missing, sizedStatefulSet{statefulSet, *cache.Volume.Size})
+		bound, pending := smallClaims(cache, claims.Items)
+		pending = append(pending, missingClaims(cache, statefulSet, claims.Items)...)
+		if len(pending) > 0 || hasSmallTemplate(cache, statefulSet) {
+			v.caches = append(v.caches, cache)
 		}
+		v.bound, v.pending = append(v.bound, bound...), append(v.pending, pending...)
 		problem, err := checkExpansion(ctx, shoot, bound, in.fldPath.Child("caches").Index(i).Child("volume", "size"))
 		if err != nil {
 			return nil, err
@@ -100,6 +89,7 @@ func readVolumes(ctx context.Context, shoot client.Client, in *inputs) (*volumes
 	return v, nil
 }
 
+// findStatefulSet returns nil if there is none.
 func findStatefulSet(cache v1alpha3.RegistryCache, statefulSets []appsv1.StatefulSet) *appsv1.StatefulSet {
 	for i := range statefulSets {
 		if statefulSets[i].Name == upstream.ResourceName(cache.Upstream) {
@@ -109,9 +99,9 @@ func findStatefulSet(cache v1alpha3.RegistryCache, statefulSets []appsv1.Statefu
 	return nil
 }
 
-func hasSmallTemplate(statefulSet *appsv1.StatefulSet, size resource.Quantity) bool {
-	return slices.ContainsFunc(statefulSet.Spec.VolumeClaimTemplates, func(template corev1.PersistentVolumeClaim) bool {
-		return isSmaller(template.Spec, size)
+func hasSmallTemplate(cache v1alpha3.RegistryCache, statefulSet *appsv1.StatefulSet) bool {
+	return statefulSet != nil && slices.ContainsFunc(statefulSet.Spec.VolumeClaimTemplates, func(template corev1.PersistentVolumeClaim) bool {
+		return isSmaller(template.Spec, *cache.Volume.Size)
 	})
 }
 
@@ -132,6 +122,25 @@ func smallClaims(cache v1alpha3.RegistryCache, claims []corev1.PersistentVolumeC
 		}
 	}
 	return bound, pending
+}
+
+// missingClaims returns those that pods of a cache may wait for in vain: a StatefulSet
+// does not notice what its pods lack. A new one does.
+func missingClaims(cache v1alpha3.RegistryCache, statefulSet *appsv1.StatefulSet, claims []corev1.PersistentVolumeClaim) []sizedClaim {
+	if statefulSet == nil {
+		return nil
+	}
+	var missing []sizedClaim
+	for ordinal := range ptr.Deref(statefulSet.Spec.Replicas, 1) {
+		name := resources.ClaimName(cache.Upstream, ordinal)
+		if !slices.ContainsFunc(claims, func(claim corev1.PersistentVolumeClaim) bool {
+			return claim.Name == name && claim.DeletionTimestamp == nil
+		}) {
+			claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: resources.Namespace, Name: name}}
+			missing = append(missing, sizedClaim{claim, *cache.Volume.Size})
+		}
+	}
+	return missing
 }
 
 // checkExpansion returns a problem if the claims of a cache cannot grow. fldPath is
@@ -176,69 +185,15 @@ func (v *volumes) growClaims(ctx context.Context, log logr.Logger) error {
 	return nil
 }
 
-// replaceStatefulSets replaces those whose template asks for too little, after the
-// ManagedResource has the new ones, with the claims that have no volume.
-func (a *cacheActuator) replaceStatefulSets(ctx context.Context, log logr.Logger, namespace string, v *volumes) error {
-	if err := a.awaitMissing(ctx, namespace, v); err != nil {
-		return err
+// replaceSmall replaces the StatefulSets that make claims that are too small, after the
+// ManagedResource has the new ones, and then the claims that have no volume.
+func (a *cacheActuator) replaceSmall(ctx context.Context, log logr.Logger, namespace string, v *volumes) error {
+	if err := a.replaceStatefulSets(ctx, log, namespace, v); err != nil {
+		return fmt.Errorf("replace the Shoot's StatefulSets for the size of volumes, which are all there still: %w",
+			errors.Join(err, a.unhealthy(ctx, namespace, cachesManagedResource)))
 	}
-	if len(v.statefulSets) == 0 {
-		return nil
-	}
-	for _, statefulSet := range v.statefulSets {
-		log.Info("Replacing StatefulSet for the size of its volumes", "statefulSet", statefulSet.Name, "size", statefulSet.size.String())
-		// Kubernetes keeps what belongs to it, and no pod is restarted.
-		err := v.shoot.Delete(ctx, statefulSet.StatefulSet, client.PropagationPolicy(metav1.DeletePropagationOrphan), client.Preconditions{UID: &statefulSet.UID})
-		if client.IgnoreNotFound(err) != nil {
-			return fmt.Errorf("replace the Shoot's StatefulSet %s: %w", statefulSet.Name, err)
-		}
-	}
-	if err := v.awaitStatefulSets(ctx, isGone); err != nil {
-		return err
-	}
-	if err := v.deletePendingClaims(ctx, log); err != nil {
-		return err
-	}
-	// gardener-resource-manager would miss them within a minute.
-	if err := a.requestManagedResourceReconciliation(ctx, namespace, cachesManagedResource); err != nil {
-		return err
-	}
-	return v.awaitStatefulSets(ctx, isReplaced)
-}
-
-// awaitMissing waits for StatefulSets that are made anew, with a pod and the claim
-// that is too small, and adds them to those that are to be replaced.
-func (a *cacheActuator) awaitMissing(ctx context.Context, namespace string, v *volumes) error {
-	if len(v.missing) == 0 {
-		return nil
-	}
-	if err := a.requestManagedResourceReconciliation(ctx, namespace, cachesManagedResource); err != nil {
-		return err
-	}
-	for _, statefulSet := range v.missing {
-		key := client.ObjectKeyFromObject(statefulSet.StatefulSet)
-		if err := wait.PollUntilContextTimeout(ctx, 500*time.Millisecond, managedResourceTimeout, true, func(ctx context.Context) (bool, error) {
-			err := v.shoot.Get(ctx, key, statefulSet.StatefulSet)
-			return err == nil, client.IgnoreNotFound(err)
-		}); err != nil {
-			return fmt.Errorf("wait for the Shoot's StatefulSet %s, which was deleted for the size of its volumes: %w", key.Name, err)
-		}
-		v.statefulSets = append(v.statefulSets, statefulSet)
-	}
-	return nil
-}
-
-// deletePendingClaims deletes claims that have no volume after their pods: a
-// StatefulSet does not notice what its pods lack.
-func (v *volumes) deletePendingClaims(ctx context.Context, log logr.Logger) error {
 	for _, claim := range v.pending {
-		if err := v.deletePendingPod(ctx, client.ObjectKey{Namespace: claim.Namespace, Name: resources.PodOfClaim(claim.Name)}); err != nil {
-			return fmt.Errorf("replace the Shoot's PersistentVolumeClaim %s, which has no volume, by one of %s: delete its pod: %w", claim.Name, &claim.size, err)
-		}
-		// If it was bound in the meantime, it is another version, and grows when this is
-		// tried again.
-		err := v.shoot.Delete(ctx, claim.PersistentVolumeClaim, client.Preconditions{UID: &claim.UID, ResourceVersion: &claim.ResourceVersion})
-		if client.IgnoreNotFound(err) != nil {
+		if err := v.deletePendingClaim(ctx, claim); err != nil {
 			return fmt.Errorf("replace the Shoot's PersistentVolumeClaim %s, which has no volume, by one of %s: %w", claim.Name, &claim.size, err)
 		}
 		log.Info("Deleted claim without a volume and its pod, both are made anew", "persistentVolumeClaim", claim.Name, "size", claim.size.String())
@@ -246,59 +201,60 @@ func (v *volumes) deletePendingClaims(ctx context.Context, log logr.Logger) erro
 	return nil
 }
 
-// deletePendingPod deletes a pod if it waits for its volume still.
-func (v *volumes) deletePendingPod(ctx context.Context, key client.ObjectKey) error {
+// replaceStatefulSets returns when all make claims with the new size.
+func (a *cacheActuator) replaceStatefulSets(ctx context.Context, log logr.Logger, namespace string, v *volumes) error {
+	if len(v.caches) == 0 {
+		return nil
+	}
+	return wait.PollUntilContextTimeout(ctx, time.Second, managedResourceTimeout, true, func(ctx context.Context) (bool, error) {
+		statefulSets := &appsv1.StatefulSetList{}
+		if err := v.shoot.List(ctx, statefulSets, resources.ListOptions()...); err != nil {
+			return false, err
+		}
+		done := true
+		for _, cache := range v.caches {
+			statefulSet := findStatefulSet(cache, statefulSets.Items)
+			switch {
+			case statefulSet == nil, statefulSet.DeletionTimestamp != nil: // to be made anew
+				done = false
+			case hasSmallTemplate(cache, statefulSet):
+				done = false
+				log.Info("Replacing StatefulSet for the size of its volumes", "statefulSet", statefulSet.Name, "size", cache.Volume.Size.String())
+				// Kubernetes keeps what belongs to it, and no pod is restarted. A conflict means
+				// that gardener-resource-manager was faster.
+				err := v.shoot.Delete(ctx, statefulSet, client.PropagationPolicy(metav1.DeletePropagationOrphan), client.Preconditions{UID: &statefulSet.UID})
+				if client.IgnoreNotFound(err) != nil && !apierrors.IsConflict(err) {
+					return false, err
+				}
+			}
+		}
+		if done {
+			return true, nil
+		}
+		// gardener-resource-manager does not hear of what is deleted.
+		return false, a.requestManagedResourceReconciliation(ctx, namespace, cachesManagedResource)
+	})
+}
+
+// deletePendingClaim deletes a claim that has no volume, and then its pod: the
+// StatefulSet makes a pod anew at once, with the claim if that is there still.
+func (v *volumes) deletePendingClaim(ctx context.Context, claim sizedClaim) error {
+	if claim.UID != "" {
+		// If it was bound in the meantime, it is another version, and grows when this is
+		// tried again.
+		err := v.shoot.Delete(ctx, claim.PersistentVolumeClaim, client.Preconditions{UID: &claim.UID, ResourceVersion: &claim.ResourceVersion})
+		if client.IgnoreNotFound(err) != nil {
+			return err
+		}
+	}
 	pod := &corev1.Pod{}
-	if err := v.shoot.Get(ctx, key, pod); err != nil {
+	if err := v.shoot.Get(ctx, client.ObjectKey{Namespace: claim.Namespace, Name: resources.PodOfClaim(claim.Name)}, pod); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	if pod.Status.Phase != corev1.PodPending {
+	if pod.Spec.NodeName != "" {
 		return nil
 	}
 	return client.IgnoreNotFound(v.shoot.Delete(ctx, pod, client.Preconditions{UID: &pod.UID, ResourceVersion: &pod.ResourceVersion}))
-}
-
-// isGone says that a StatefulSet was deleted; current is nil if there is none.
-func isGone(old sizedStatefulSet, current *appsv1.StatefulSet) bool {
-	return current == nil || current.UID != old.UID
-}
-
-// isReplaced says that there is another StatefulSet in place of a deleted one.
-func isReplaced(old sizedStatefulSet, current *appsv1.StatefulSet) bool {
-	return current != nil && current.UID != old.UID
-}
-
-// awaitStatefulSets waits until a condition holds for all that are to be replaced.
-func (v *volumes) awaitStatefulSets(ctx context.Context, condition func(old sizedStatefulSet, current *appsv1.StatefulSet) bool) error {
-	for _, old := range v.statefulSets {
-		err := wait.PollUntilContextTimeout(ctx, 500*time.Millisecond, managedResourceTimeout, true, func(ctx context.Context) (bool, error) {
-			current := &appsv1.StatefulSet{}
-			err := v.shoot.Get(ctx, client.ObjectKeyFromObject(old.StatefulSet), current)
-			if apierrors.IsNotFound(err) {
-				return condition(old, nil), nil
-			}
-			return err == nil && condition(old, current), err
-		})
-		if errors.Is(err, context.DeadlineExceeded) {
-			return fmt.Errorf("the Shoot's StatefulSet %s was not replaced within %s, its pods and volumes are still there: %w", old.Name, managedResourceTimeout, err)
-		}
-		if err != nil {
-			return fmt.Errorf("wait for the replacement of the Shoot's StatefulSet %s: %w", old.Name, err)
-		}
-	}
-	return nil
-}
-
-// requestManagedResourceReconciliation has gardener-resource-manager look at a
-// ManagedResource at once.
-func (a *cacheActuator) requestManagedResourceReconciliation(ctx context.Context, namespace, name string) error {
-	managedResource := &resourcesv1alpha1.ManagedResource{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
-	patch := client.MergeFrom(managedResource.DeepCopy())
-	metav1.SetMetaDataAnnotation(&managedResource.ObjectMeta, v1beta1constants.GardenerOperation, v1beta1constants.GardenerOperationReconcile)
-	if err := a.client.Patch(ctx, managedResource, patch); err != nil {
-		return fmt.Errorf("request the reconciliation of ManagedResource %s: %w", name, err)
-	}
-	return nil
 }
 
 func isSmaller(spec corev1.PersistentVolumeClaimSpec, size resource.Quantity) bool {

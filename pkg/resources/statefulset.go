@@ -48,12 +48,22 @@ func (c Cache) statefulSet(configSecret *corev1.Secret) *appsv1.StatefulSet {
 	statefulSet := &appsv1.StatefulSet{
 		ObjectMeta: c.objectMeta(c.name()),
 		Spec: appsv1.StatefulSetSpec{
-			Replicas:             ptr.To[int32](1),
+			Replicas: ptr.To[int32](1),
+			// By the default a pod that never becomes ready, for instance for an image
+			// that cannot be pulled, is not replaced after its template was corrected.
+			PodManagementPolicy:  appsv1.ParallelPodManagement,
 			RevisionHistoryLimit: ptr.To[int32](2),
 			Selector:             &metav1.LabelSelector{MatchLabels: labels(c.Config.Upstream)},
 			Template:             c.podTemplate(configSecret),
 			VolumeClaimTemplates: []corev1.PersistentVolumeClaim{c.volumeClaimTemplate()},
 		},
+	}
+	// The policy cannot be changed: where it is another, of the existing extension,
+	// gardener-resource-manager replaces the StatefulSet, and its pods and claims belong
+	// to the new one. It does not do so for claim templates, which it leaves as they are.
+	statefulSet.Annotations = map[string]string{
+		resourcesv1alpha1.DeleteOnInvalidUpdate:              "true",
+		resourcesv1alpha1.DeletionPropagationOnInvalidUpdate: string(metav1.DeletePropagationOrphan),
 	}
 	if c.highlyAvailable() {
 		// Gardener's resource manager sets the replicas of what has this label,
@@ -173,6 +183,12 @@ func (c Cache) volumeClaimTemplate() corev1.PersistentVolumeClaim {
 			},
 		},
 	}
+}
+
+// ClaimName returns the name of the PersistentVolumeClaim of one of the pods of a
+// cache.
+func ClaimName(upstreamHost string, ordinal int32) string {
+	return cacheVolumeName + "-" + upstream.ResourceName(upstreamHost) + "-" + strconv.Itoa(int(ordinal))
 }
 
 // IsClaimOf says whether a PersistentVolumeClaim in Namespace is that of one of the

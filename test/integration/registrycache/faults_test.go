@@ -11,11 +11,15 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
 	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
+	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
+	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
 
+	"github.com/gardener/gardener-extension-registry-cache/pkg/controller"
 	"github.com/gardener/gardener-extension-registry-cache/test/integration/control"
 )
 
@@ -59,6 +63,8 @@ var _ = Describe("Shoot API server", func() {
 			Expect(fault(proxy)).To(Succeed())
 			beginDeletion(ctx, namespace)
 			awaitNoExtension(ctx, namespace)
+			expectNothingLeft(ctx, namespace, "registry-fault-one-example-com")
+			expectNothingLeft(ctx, namespace, "registry-fault-two-example-com")
 		},
 		Entry("down", (*control.Proxy).Refuse, "connection refused", SpecTimeout(2*time.Minute)),
 		Entry("status 500", (*control.Proxy).Fail, "the proxy was told to fail", SpecTimeout(2*time.Minute)),
@@ -106,24 +112,180 @@ var _ = Describe("Shoot API server", func() {
 		Entry("status 500", (*control.Proxy).Fail, SpecTimeout(4*time.Minute)),
 	)
 
+	It("with a fault is what the error names when gardener-resource-manager was waited for in vain", func(ctx SpecContext) {
+		namespace := newShoot(ctx)
+		DeferCleanup(environment.ShootProxy.Pass)
+		Expect(environment.ShootProxy.Refuse()).To(Succeed())
+		waited := cache{"upstream": "waited.example.com"}
+
+		// Less time than it would have, which is two minutes.
+		short, cancel := context.WithTimeout(ctx, 15*time.Second)
+		defer cancel()
+		err := reconcileBy(short, namespace, controller.ShootClient, waited)
+		Expect(err).To(MatchError(And(ContainSubstring("wait for ManagedResource extension-registry-cache-services"), ContainSubstring("connection refused"))))
+
+		Expect(environment.ShootProxy.Pass()).To(Succeed())
+		reconcile(ctx, namespace, waited)
+		awaitRecovery(ctx, namespace)
+		observe(ctx, "waited.example.com", "")
+	}, SpecTimeout(3*time.Minute))
+
+	It("that is down for both is waited for", func(ctx SpecContext) {
+		namespace := newShoot(ctx)
+		reachShootBy(ctx, namespace, environment.ShootProxy.Kubeconfig)
+		DeferCleanup(environment.ShootProxy.Pass)
+		one, two := cache{"upstream": "fault-one.example.com"}, cache{"upstream": "fault-two.example.com"}
+
+		By("creating and updating")
+		for i, caches := range [][]cache{{one}, {one, two}} {
+			Expect(environment.ShootProxy.Refuse()).To(Succeed())
+			extension := applyExtension(ctx, namespace, caches...)
+			awaitExtension(ctx, extension, gardencorev1beta1.LastOperationStateError)
+			Expect(extension.Status.LastError.Description).To(ContainSubstring("connection refused"))
+			Expect(environment.ShootProxy.Pass()).To(Succeed())
+			awaitExtension(ctx, extension, gardencorev1beta1.LastOperationStateSucceeded)
+			awaitRecovery(ctx, namespace)
+			Expect(statusOf(ctx, namespace).Caches).To(HaveLen(i + 1))
+		}
+		before := observe(ctx, "fault-one.example.com", "")
+		observe(ctx, "fault-two.example.com", "")
+
+		By("deleting")
+		Expect(environment.ShootProxy.Refuse()).To(Succeed())
+		beginDeletion(ctx, namespace)
+		awaitFailure(ctx, namespace, "extension-registry-cache")
+		Expect(observe(ctx, "fault-one.example.com", "")).To(Equal(before))
+		Expect(environment.ShootProxy.Pass()).To(Succeed())
+		awaitNoExtension(ctx, namespace)
+		expectNothingLeft(ctx, namespace, "registry-fault-one-example-com")
+		expectNothingLeft(ctx, namespace, "registry-fault-two-example-com")
+	}, SpecTimeout(4*time.Minute))
+
 	It("that is slow makes all slow, and nothing fail", func(ctx SpecContext) {
+		const delay = 10 * time.Second
+		createStorageClass(ctx, growingClass, ptr.To(true))
 		namespace := newShoot(ctx)
 		proxy := startProxy()
 		reachShootBy(ctx, namespace, proxy.Kubeconfig)
-		Expect(proxy.Delay(10 * time.Second)).To(Succeed())
-		begin := time.Now()
-		extension := applyExtension(ctx, namespace, cache{"upstream": "slow.example.com"})
-		Eventually(func(g Gomega) {
-			current := getExtension(ctx, namespace)
-			g.Expect(current.Status.LastError).To(BeNil())
-			g.Expect(current.Status.LastOperation).NotTo(BeNil())
-			g.Expect(current.Status.LastOperation.State).To(Equal(gardencorev1beta1.LastOperationStateSucceeded))
-		}).WithContext(ctx).WithTimeout(100 * time.Second).Should(Succeed())
-		Expect(time.Since(begin)).To(BeNumerically(">=", 10*time.Second))
-		awaitExtension(ctx, extension, gardencorev1beta1.LastOperationStateSucceeded)
+		Expect(proxy.Delay(delay)).To(Succeed())
+
+		By("creating")
+		// It lists StatefulSets, claims and Services.
+		expectSlow(ctx, applyExtension(ctx, namespace, sized("slow.example.com", "10Gi", growingClass)), 3*delay)
 		observe(ctx, "slow.example.com", "")
-	}, SpecTimeout(2*time.Minute))
+		before := awaitStoredObjects(ctx, "registry-slow-example-com")
+		bindClaim(ctx, before.claim)
+
+		By("adding a cache, and having a volume grow")
+		// It also reads the StorageClass, patches the claim, lists StatefulSets, deletes
+		// one, and lists them at least once more until there is another.
+		expectSlow(ctx, applyExtension(ctx, namespace, sized("slow.example.com", "20Gi", growingClass), cache{"upstream": "added.example.com"}), 8*delay)
+		after := awaitSize(ctx, "registry-slow-example-com", "20Gi")
+		Expect(after.claim.UID).To(Equal(before.claim.UID))
+		after.expectAdopted(ctx, before.pod)
+		Expect(statusOf(ctx, namespace).Caches).To(HaveLen(2))
+		observe(ctx, "added.example.com", "")
+
+		By("deleting")
+		beginDeletion(ctx, namespace)
+		awaitNoExtension(ctx, namespace)
+		expectNothingLeft(ctx, namespace, "registry-slow-example-com")
+		expectNothingLeft(ctx, namespace, "registry-added-example-com")
+	}, SpecTimeout(5*time.Minute))
+
+	It("that is slow for gardener-resource-manager makes all slow, and nothing fail", func(ctx SpecContext) {
+		createStorageClass(ctx, growingClass, ptr.To(true))
+		namespace := newShoot(ctx)
+		DeferCleanup(environment.ShootProxy.Pass)
+		// It writes each object in each reconcile, which it gives up after its period: that
+		// is 15 seconds here, and an hour in Gardener.
+		Expect(environment.ShootProxy.Delay(time.Second)).To(Succeed())
+
+		By("creating")
+		reconcile(ctx, namespace, sized("bound.example.com", "10Gi", growingClass))
+		bound := awaitStoredObjects(ctx, "registry-bound-example-com")
+		bindClaim(ctx, bound.claim)
+		awaitRecovery(ctx, namespace)
+
+		By("adding a cache, and having a volume grow")
+		reconcile(ctx, namespace, sized("bound.example.com", "20Gi", growingClass), sized("pending.example.com", "10Gi", growingClass))
+		after := awaitSize(ctx, "registry-bound-example-com", "20Gi")
+		Expect(after.claim.UID).To(Equal(bound.claim.UID))
+		after.expectAdopted(ctx, bound.pod)
+		pending := awaitStoredObjects(ctx, "registry-pending-example-com")
+		awaitRecovery(ctx, namespace)
+
+		By("having one grow that is not there yet")
+		reconcile(ctx, namespace, sized("bound.example.com", "20Gi", growingClass), sized("pending.example.com", "20Gi", growingClass))
+		expectMadeAnew(ctx, pending, "20Gi")
+		awaitRecovery(ctx, namespace)
+
+		By("deleting")
+		beginDeletion(ctx, namespace)
+		Eventually(func() []resourcesv1alpha1.ManagedResource { return managedResources(ctx, namespace) }).
+			WithContext(ctx).WithTimeout(2 * time.Minute).Should(BeEmpty())
+		awaitNoExtension(ctx, namespace)
+		expectNothingLeft(ctx, namespace, "registry-bound-example-com")
+		expectNothingLeft(ctx, namespace, "registry-pending-example-com")
+	}, SpecTimeout(4*time.Minute))
+
+	It("that is too slow is an error that says what it was for, and the next try ends well", func(ctx SpecContext) {
+		createStorageClass(ctx, growingClass, ptr.To(true))
+		namespace := newShoot(ctx)
+		proxy := startProxy()
+		reachShootBy(ctx, namespace, proxy.Kubeconfig)
+		DeferCleanup(environment.ShootProxy.Pass)
+		// attempt is a reconcile with less patience than the extension has.
+		attempt := func(caches ...cache) error {
+			impatient, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			return reconcileBy(impatient, namespace, controller.ShootClient, caches...)
+		}
+
+		By("creating")
+		Expect(proxy.Delay(time.Hour)).To(Succeed())
+		err := attempt(sized("slow.example.com", "10Gi", growingClass))
+		Expect(err).To(MatchError(ContainSubstring("read the Shoot's StatefulSets of caches")))
+		Expect(err).To(MatchError(context.DeadlineExceeded))
+		Expect(proxy.Pass()).To(Succeed())
+		Expect(environment.ShootProxy.Delay(time.Hour)).To(Succeed())
+		err = attempt(sized("slow.example.com", "10Gi", growingClass))
+		Expect(err).To(MatchError(ContainSubstring("wait for ManagedResource extension-registry-cache-services")))
+		Expect(err).To(MatchError(ContainSubstring("The resources are currently being reconciled.")))
+		Expect(environment.ShootProxy.Pass()).To(Succeed())
+		reconcile(ctx, namespace, sized("slow.example.com", "10Gi", growingClass))
+		before := awaitStoredObjects(ctx, "registry-slow-example-com")
+		bindClaim(ctx, before.claim)
+		awaitRecovery(ctx, namespace)
+
+		By("having a volume grow")
+		Expect(environment.ShootProxy.Delay(time.Hour)).To(Succeed())
+		err = attempt(sized("slow.example.com", "20Gi", growingClass))
+		Expect(err).To(MatchError(ContainSubstring("replace the Shoot's StatefulSets for the size of volumes, which are all there still")))
+		Expect(environment.ShootProxy.Pass()).To(Succeed())
+		reconcile(ctx, namespace, sized("slow.example.com", "20Gi", growingClass))
+		after := awaitSize(ctx, "registry-slow-example-com", "20Gi")
+		Expect(after.claim.UID).To(Equal(before.claim.UID))
+		after.expectAdopted(ctx, before.pod)
+	}, SpecTimeout(3*time.Minute))
 })
+
+// expectSlow expects that a reconcile succeeds, without an error on the way, and
+// takes at least some time, and not much more.
+func expectSlow(ctx context.Context, extension *extensionsv1alpha1.Extension, atLeast time.Duration) {
+	GinkgoHelper()
+	begin := time.Now()
+	Eventually(func(g Gomega) {
+		current := getExtension(ctx, extension.Namespace)
+		if lastError := current.Status.LastError; lastError != nil {
+			StopTrying(lastError.Description).Now()
+		}
+		g.Expect(current.Annotations).NotTo(HaveKey(v1beta1constants.GardenerOperation))
+		g.Expect(current.Status.ObservedGeneration).To(Equal(current.Generation))
+		g.Expect(current.Status.LastOperation).To(HaveValue(HaveField("State", gardencorev1beta1.LastOperationStateSucceeded)))
+	}).WithContext(ctx).WithTimeout(atLeast + 45*time.Second).Should(Succeed())
+	Expect(time.Since(begin)).To(BeNumerically(">=", atLeast))
+}
 
 // startProxy starts a proxy for the extension alone.
 func startProxy() *control.Proxy {

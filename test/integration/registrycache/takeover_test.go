@@ -52,13 +52,10 @@ var _ = Describe("Switch in place", func() {
 		existing.deploy(ctx)
 		before := existing.read(ctx)
 		bindClaim(ctx, before.claim)
-		// A StatefulSet replaces no pod before it was ready.
-		makeReady(ctx, before.pod)
 
 		By("reconciling")
-		status := reconcile(ctx, namespace, cache{
-			"upstream": source.Host(), "remoteURL": source.URL(), "volume": map[string]any{"size": existingVolumeSize},
-		})
+		wanted := cache{"upstream": source.Host(), "remoteURL": source.URL(), "volume": map[string]any{"size": existingVolumeSize}}
+		status := reconcile(ctx, namespace, wanted)
 		Expect(status.Caches).To(ConsistOf(HaveField("Endpoint", "https://"+net.JoinHostPort(before.service.Spec.ClusterIP, "5000"))))
 		bundle, err := publishedBundle(ctx, seed, namespace)
 		Expect(err).NotTo(HaveOccurred())
@@ -74,11 +71,18 @@ var _ = Describe("Switch in place", func() {
 		after := existing.read(ctx)
 		Expect(after.service.UID).To(Equal(before.service.UID))
 		Expect(after.service.Spec.ClusterIP).To(Equal(before.service.Spec.ClusterIP))
-		Expect(after.statefulSet.UID).To(Equal(before.statefulSet.UID))
+		Expect(after.statefulSet.UID).NotTo(Equal(before.statefulSet.UID), "its podManagementPolicy is another")
 		Expect(after.claim.UID).To(Equal(before.claim.UID))
 		Expect(after.claim.DeletionTimestamp).To(BeNil())
 		Expect(after.claim.Spec.VolumeName).To(Equal(volumeOf(before.claim)))
 		Expect(after.authority).To(Equal(before.authority))
+
+		By("reconciling again, which replaces nothing")
+		reconcile(ctx, namespace, wanted)
+		awaitApplied(ctx, namespace)
+		again := existing.read(ctx)
+		Expect(again.statefulSet.UID).To(Equal(after.statefulSet.UID))
+		Expect(again.pod.UID).To(Equal(after.pod.UID))
 
 		By("pulling through the cache that runs on the same volume")
 		eventuallyServedInShoot(ctx, existing.name, readTrust(ctx, namespace, existing.name).server)
@@ -288,17 +292,6 @@ func deleteVolume(ctx SpecContext, volume *corev1.PersistentVolume) {
 	patch := client.RawPatch(client.Merge.Type(), []byte(`{"metadata":{"finalizers":null}}`))
 	Expect(shoot.Patch(ctx, volume, patch)).To(Succeed())
 	Expect(shoot.Delete(ctx, volume)).To(Succeed())
-}
-
-// makeReady says of a pod what a kubelet says of one that is ready.
-func makeReady(ctx context.Context, object *corev1.Pod) {
-	GinkgoHelper()
-	patch := client.MergeFrom(object.DeepCopy())
-	object.Status.Phase = corev1.PodRunning
-	object.Status.Conditions = append(object.Status.Conditions, corev1.PodCondition{
-		Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now(),
-	})
-	Expect(shoot.Status().Patch(ctx, object, patch)).To(Succeed())
 }
 
 // fillByStockRegistry pulls all images of an upstream through a stock registry that

@@ -213,6 +213,25 @@ var _ = Describe("Update", Ordered, func() {
 	}, SpecTimeout(2*time.Minute))
 })
 
+var _ = Describe("Pod that never becomes ready", func() {
+	It("is replaced when what it runs was corrected", func(ctx SpecContext) {
+		const name = "registry-never-ready-example-com"
+		namespace := newShoot(ctx)
+		reconcile(ctx, namespace, cache{"upstream": "never-ready.example.com"})
+		// There is no kubelet that would make it ready.
+		before, claim := awaitPodAndClaim(ctx, name)
+
+		reconcile(ctx, namespace, cache{"upstream": "never-ready.example.com", "garbageCollection": map[string]any{"ttl": "24h"}})
+
+		Eventually(func(g Gomega) {
+			after, claimAfter := awaitPodAndClaim(ctx, name)
+			g.Expect(after.UID).NotTo(Equal(before.UID))
+			g.Expect(after.Annotations["checksum/config"]).NotTo(Equal(before.Annotations["checksum/config"]))
+			g.Expect(claimAfter.UID).To(Equal(claim.UID))
+		}).WithContext(ctx).Should(Succeed())
+	}, SpecTimeout(2*time.Minute))
+})
+
 // cacheState is what of a cache in the Shoot tells whether a change touched it.
 type cacheState struct {
 	Service, StatefulSet, Claim, Pod types.UID

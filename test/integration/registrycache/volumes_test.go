@@ -39,11 +39,8 @@ const (
 
 var _ = Describe("Volumes", Ordered, func() {
 	BeforeAll(func(ctx SpecContext) {
-		for name, expansion := range map[string]*bool{growingClass: ptr.To(true), fixedClass: nil} {
-			class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: "provisioner.test", AllowVolumeExpansion: expansion}
-			Expect(shoot.Create(ctx, class)).To(Succeed())
-			DeferCleanup(func(ctx SpecContext) { Expect(shoot.Delete(ctx, class)).To(Succeed()) })
-		}
+		createStorageClass(ctx, growingClass, ptr.To(true))
+		createStorageClass(ctx, fixedClass, nil)
 	})
 
 	It("grow in place, several times, and no pod is restarted", func(ctx SpecContext) {
@@ -58,8 +55,8 @@ var _ = Describe("Volumes", Ordered, func() {
 			By("growing to " + size)
 			reconcile(ctx, namespace, sized("docker.io", size, growingClass), other)
 
-			after := awaitStoredObjects(ctx, "registry-docker-io")
-			Expect(after.expectSize(size).claim.UID).To(Equal(before.claim.UID))
+			after := awaitSize(ctx, "registry-docker-io", size)
+			Expect(after.claim.UID).To(Equal(before.claim.UID))
 			Expect(after.statefulSet.UID).NotTo(Equal(before.statefulSet.UID))
 			before.statefulSet = after.statefulSet
 			after.expectAdopted(ctx, before.pod)
@@ -95,14 +92,14 @@ var _ = Describe("Volumes", Ordered, func() {
 			`spec.providerConfig.caches[0].volume.size: Forbidden: the volume of PersistentVolumeClaim cache-volume-registry-docker-io-0 cannot grow from 10Gi to 20Gi, ` +
 				`as its StorageClass "fixed" does not have allowVolumeExpansion: true: set 10Gi again, or remove the cache`))
 		Expect(extension.Status.LastError.Codes).To(ConsistOf(gardencorev1beta1.ErrorConfigurationProblem))
-		Expect(awaitStoredObjects(ctx, "registry-docker-io").expectSize("10Gi").uids()).To(Equal(docker.uids()))
-		Expect(awaitStoredObjects(ctx, "registry-ghcr-io").expectSize("10Gi").uids()).To(Equal(ghcr.uids()))
+		Expect(awaitSize(ctx, "registry-docker-io", "10Gi").uids()).To(Equal(docker.uids()))
+		Expect(awaitSize(ctx, "registry-ghcr-io", "10Gi").uids()).To(Equal(ghcr.uids()))
 		expectNotInShoot(ctx, &corev1.Service{}, "registry-quay-io")
 
 		By("going back")
 		reconcile(ctx, namespace, sized("docker.io", "10Gi", fixedClass), sized("ghcr.io", "20Gi", growingClass))
 		Expect(awaitStoredObjects(ctx, "registry-docker-io").uids()).To(Equal(docker.uids()))
-		awaitStoredObjects(ctx, "registry-ghcr-io").expectSize("20Gi").expectAdopted(ctx, ghcr.pod)
+		awaitSize(ctx, "registry-ghcr-io", "20Gi").expectAdopted(ctx, ghcr.pod)
 	}, SpecTimeout(3*time.Minute))
 
 	DescribeTable("go on growing after an interruption", func(ctx SpecContext, funcs interceptor.Funcs) {
@@ -113,24 +110,11 @@ var _ = Describe("Volumes", Ordered, func() {
 		wanted := []cache{sized("docker.io", "20Gi", growingClass), sized("ghcr.io", "20Gi", growingClass)}
 
 		By("losing the Shoot's API server on the way")
-		images, err := imagevector.Read()
-		Expect(err).NotTo(HaveOccurred())
-		broken := func(context.Context, client.Client, string) (client.Client, func(), error) {
-			whole, err := client.NewWithWatch(environment.Shoot, client.Options{Scheme: shoot.Scheme()})
-			if err != nil {
-				return nil, nil, err
-			}
-			return interceptor.NewClient(whole, funcs), func() {}, nil
-		}
-		actuator := controller.NewCacheActuator(seed, seed, broken, clock.RealClock{}, images)
-		extension := &extensionsv1alpha1.Extension{}
-		Expect(seed.Get(ctx, client.ObjectKey{Namespace: namespace, Name: v1alpha3.ExtensionType}, extension)).To(Succeed())
-		extension.Spec.ProviderConfig = &runtime.RawExtension{Raw: registryConfig(wanted)}
-		Expect(actuator.Reconcile(ctx, logr.Discard(), extension)).To(MatchError(ContainSubstring(errLost.Error())))
+		Expect(reconcileWith(ctx, namespace, funcs, wanted...)).To(MatchError(ContainSubstring(errLost.Error())))
 
 		By("reconciling again")
 		reconcile(ctx, namespace, wanted...)
-		after := awaitStoredObjects(ctx, "registry-docker-io").expectSize("20Gi")
+		after := awaitSize(ctx, "registry-docker-io", "20Gi")
 		Expect(after.claim.UID).To(Equal(docker.claim.UID))
 		after.expectAdopted(ctx, docker.pod)
 		expectMadeAnew(ctx, ghcr, "20Gi")
@@ -138,10 +122,31 @@ var _ = Describe("Volumes", Ordered, func() {
 		Entry("before a claim grows", interceptor.Funcs{Patch: losePatch}, SpecTimeout(2*time.Minute)),
 		Entry("before a StatefulSet is deleted", interceptor.Funcs{Delete: loseDelete[*appsv1.StatefulSet](false)}, SpecTimeout(2*time.Minute)),
 		Entry("after a StatefulSet was deleted", interceptor.Funcs{Delete: loseDelete[*appsv1.StatefulSet](true)}, SpecTimeout(2*time.Minute)),
-		Entry("after a pod was deleted", interceptor.Funcs{Delete: loseDelete[*corev1.Pod](true)}, SpecTimeout(2*time.Minute)),
 		Entry("before a claim is deleted", interceptor.Funcs{Delete: loseDelete[*corev1.PersistentVolumeClaim](false)}, SpecTimeout(2*time.Minute)),
 		Entry("after a claim was deleted", interceptor.Funcs{Delete: loseDelete[*corev1.PersistentVolumeClaim](true)}, SpecTimeout(2*time.Minute)),
+		Entry("before a pod is deleted", interceptor.Funcs{Delete: loseDelete[*corev1.Pod](false)}, SpecTimeout(2*time.Minute)),
+		Entry("after a pod was deleted", interceptor.Funcs{Delete: loseDelete[*corev1.Pod](true)}, SpecTimeout(2*time.Minute)),
 	)
+
+	It("that are bound while they are to be made anew grow instead", func(ctx SpecContext) {
+		namespace := newShoot(ctx)
+		reconcile(ctx, namespace, sized("docker.io", "10Gi", growingClass))
+		before := awaitStoredObjects(ctx, "registry-docker-io")
+
+		Expect(reconcileWith(ctx, namespace, interceptor.Funcs{
+			Delete: func(_ context.Context, c client.WithWatch, object client.Object, options ...client.DeleteOption) error {
+				if object.GetUID() == before.claim.UID {
+					bindClaim(ctx, before.claim)
+				}
+				return c.Delete(ctx, object, options...)
+			},
+		}, sized("docker.io", "20Gi", growingClass))).To(MatchError(ContainSubstring("cache-volume-registry-docker-io-0")))
+
+		reconcile(ctx, namespace, sized("docker.io", "20Gi", growingClass))
+		after := awaitSize(ctx, "registry-docker-io", "20Gi")
+		Expect(after.claim.UID).To(Equal(before.claim.UID))
+		after.expectAdopted(ctx, before.pod)
+	}, SpecTimeout(2*time.Minute))
 })
 
 var errLost = errors.New("connection lost")
@@ -165,6 +170,42 @@ func loseDelete[T client.Object](answer bool) func(context.Context, client.WithW
 	}
 }
 
+func createStorageClass(ctx context.Context, name string, expansion *bool) {
+	GinkgoHelper()
+	class := &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Provisioner: "provisioner.test", AllowVolumeExpansion: expansion}
+	Expect(shoot.Create(ctx, class)).To(Succeed())
+	DeferCleanup(deleteStorageClass, class, NodeTimeout(time.Minute))
+}
+
+func deleteStorageClass(ctx SpecContext, class *storagev1.StorageClass) {
+	GinkgoHelper()
+	Expect(shoot.Delete(ctx, class)).To(Succeed())
+}
+
+// reconcileWith reconciles an Extension with other caches, without changing it, by a
+// client of the Shoot that does something else.
+func reconcileWith(ctx context.Context, namespace string, funcs interceptor.Funcs, caches ...cache) error {
+	GinkgoHelper()
+	return reconcileBy(ctx, namespace, func(context.Context, client.Client, string) (client.Client, func(), error) {
+		whole, err := client.NewWithWatch(environment.Shoot, client.Options{Scheme: shoot.Scheme()})
+		if err != nil {
+			return nil, nil, err
+		}
+		return interceptor.NewClient(whole, funcs), func() {}, nil
+	}, caches...)
+}
+
+// reconcileBy does what the extension does with an Extension, in this process and
+// without one.
+func reconcileBy(ctx context.Context, namespace string, shootClient controller.ShootClientFunc, caches ...cache) error {
+	GinkgoHelper()
+	images, err := imagevector.Read()
+	Expect(err).NotTo(HaveOccurred())
+	extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: v1alpha3.ExtensionType}}
+	extension.Spec.ProviderConfig = &runtime.RawExtension{Raw: registryConfig(caches)}
+	return controller.NewCacheActuator(seed, seed, shootClient, clock.RealClock{}, images).Reconcile(ctx, logr.Discard(), extension)
+}
+
 func sized(upstreamHost, size, class string) cache {
 	return cache{"upstream": upstreamHost, "volume": map[string]any{"size": size, "storageClassName": class}}
 }
@@ -184,17 +225,24 @@ func awaitStoredObjects(ctx context.Context, name string) storedObjects {
 	return o
 }
 
-func (o storedObjects) uids() []types.UID {
-	return []types.UID{o.statefulSet.UID, o.pod.UID, o.claim.UID}
+// awaitSize waits until claims will be made with a size, and expects that the claim
+// that is there has it.
+func awaitSize(ctx context.Context, name, size string) storedObjects {
+	GinkgoHelper()
+	wanted := HaveKeyWithValue(corev1.ResourceStorage, resource.MustParse(size))
+	Eventually(func(g Gomega) {
+		statefulSet := &appsv1.StatefulSet{}
+		g.Expect(shoot.Get(ctx, client.ObjectKey{Namespace: metav1.NamespaceSystem, Name: name}, statefulSet)).To(Succeed())
+		g.Expect(statefulSet.DeletionTimestamp).To(BeNil())
+		g.Expect(statefulSet.Spec.VolumeClaimTemplates[0].Spec.Resources.Requests).To(wanted)
+	}).WithContext(ctx).Should(Succeed())
+	o := awaitStoredObjects(ctx, name)
+	Expect(o.claim.Spec.Resources.Requests).To(wanted)
+	return o
 }
 
-// expectSize expects that both the claim and those that will be made have a size.
-func (o storedObjects) expectSize(size string) storedObjects {
-	GinkgoHelper()
-	for _, spec := range []corev1.PersistentVolumeClaimSpec{o.claim.Spec, o.statefulSet.Spec.VolumeClaimTemplates[0].Spec} {
-		Expect(spec.Resources.Requests).To(HaveKeyWithValue(corev1.ResourceStorage, resource.MustParse(size)))
-	}
-	return o
+func (o storedObjects) uids() []types.UID {
+	return []types.UID{o.statefulSet.UID, o.pod.UID, o.claim.UID}
 }
 
 // expectAdopted expects that the pod of an earlier StatefulSet is that of this one
@@ -225,6 +273,6 @@ func expectMadeAnew(ctx context.Context, before storedObjects, size string) {
 			g.Expect(object.GetDeletionTimestamp()).To(BeNil(), "%T", object)
 		}
 	}).WithContext(ctx).Should(Succeed())
-	after := awaitStoredObjects(ctx, before.statefulSet.Name)
-	after.expectSize(size).expectAdopted(ctx, after.pod)
+	after := awaitSize(ctx, before.statefulSet.Name, size)
+	after.expectAdopted(ctx, after.pod)
 }
