@@ -22,9 +22,13 @@ import (
 const (
 	// Controller is for every Seed.
 	Controller = "gardener-extension-registry-cache"
+	// AdmissionRuntime is for the cluster that the admission runs in, and
+	// AdmissionApplication for the garden cluster, which may be the same.
+	AdmissionRuntime     = "gardener-extension-registry-cache-admission/charts/runtime"
+	AdmissionApplication = "gardener-extension-registry-cache-admission/charts/application"
 )
 
-//go:embed all:gardener-extension-registry-cache
+//go:embed all:gardener-extension-registry-cache all:gardener-extension-registry-cache-admission
 var files embed.FS
 
 // Read returns a file of a chart.
