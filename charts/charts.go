@@ -39,6 +39,11 @@ func Read(chart, name string) ([]byte, error) {
 // Archive packs a chart as `helm package` does. The same files, and the same Go,
 // give the same bytes.
 func Archive(chart string) ([]byte, error) {
+	return ArchiveWith(chart, nil)
+}
+
+// ArchiveWith is Archive with other contents of some files, by their names.
+func ArchiveWith(chart string, contents map[string][]byte) ([]byte, error) {
 	var buffer bytes.Buffer
 	compressed := gzip.NewWriter(&buffer)
 	archive := tar.NewWriter(compressed)
@@ -47,11 +52,14 @@ func Archive(chart string) ([]byte, error) {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		content, err := files.ReadFile(name)
-		if err != nil {
-			return err
+		name = strings.TrimPrefix(name, chart+"/")
+		content, found := contents[name]
+		if !found {
+			if content, err = Read(chart, name); err != nil {
+				return err
+			}
 		}
-		return add(archive, path.Join(path.Base(chart), strings.TrimPrefix(name, chart)), content)
+		return add(archive, path.Join(path.Base(chart), name), content)
 	}); err != nil {
 		return nil, fmt.Errorf("pack chart %s: %w", chart, err)
 	}
