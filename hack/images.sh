@@ -3,13 +3,18 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-# Builds the container images of the product into bin/images, as OCI layouts, and
-# pushes them to REGISTRY if that is set; INSECURE=true pushes by plain HTTP.
-# Arguments are those of hack/images.
+# Builds the container images of the product into bin/images, as OCI layouts with
+# bills of materials, and pushes them to REGISTRY if that is set; INSECURE=true
+# pushes by plain HTTP. What was pushed stands in bin/images/images.yaml, an image
+# vector with digests. Arguments are those of hack/images.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 arguments=(-version "${VERSION:-$(cat VERSION)}")
+# Sources without a history, or with changes that it does not know, have no revision.
+if revision="$(git rev-parse HEAD 2>/dev/null)" && [ -z "$(git status --porcelain --untracked-files=no)" ]; then
+  arguments+=(-revision "$revision")
+fi
 if [ -n "${REGISTRY:-}" ]; then
   arguments+=(-registry "$REGISTRY" "-insecure=${INSECURE:-false}")
 fi

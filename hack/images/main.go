@@ -58,6 +58,7 @@ func main() {
 func run(ctx context.Context, arguments []string) error {
 	flags := flag.NewFlagSet("images", flag.ContinueOnError)
 	version := flags.String("version", "", "`VERSION` of the images, which is also their tag")
+	revision := flags.String("revision", "", "`REVISION` of the sources, by which version control knows them; empty: unknown")
 	output := flags.String("output", "bin/images", "`FOLDER` that gets an OCI layout for each image")
 	wantedPlatforms := flags.String("platforms", "linux/amd64,linux/arm64", "`PLATFORMS` that images are built for")
 	wantedImages := flags.String("images", "", "`NAMES` of the images to build; empty: all")
@@ -67,7 +68,7 @@ func run(ctx context.Context, arguments []string) error {
 		return err
 	}
 	if *version == "" || flags.NArg() > 0 {
-		return errors.New("usage: images -version VERSION [-output FOLDER] [-platforms PLATFORMS] [-images NAMES] [-registry REGISTRY [-insecure]]")
+		return errors.New("usage: images -version VERSION [-revision REVISION] [-output FOLDER] [-platforms PLATFORMS] [-images NAMES] [-registry REGISTRY [-insecure]]")
 	}
 	platforms, err := parsePlatforms(*wantedPlatforms)
 	if err != nil {
@@ -77,22 +78,29 @@ func run(ctx context.Context, arguments []string) error {
 	if err != nil {
 		return err
 	}
+	vector := imageVector{}
 	for _, program := range wanted {
-		index, err := buildIndex(ctx, program.name, program.description, *version, platforms)
+		built, err := build(ctx, program, *version, *revision, platforms)
 		if err != nil {
 			return fmt.Errorf("image %s: %w", program.name, err)
 		}
-		if err := writeLayout(filepath.Join(*output, program.name), index, *version); err != nil {
+		if err := writeLayout(filepath.Join(*output, program.name), built, *version); err != nil {
 			return fmt.Errorf("image %s: %w", program.name, err)
 		}
 		if *registry == "" {
 			continue
 		}
-		if err := push(ctx, *registry+"/"+program.name+":"+*version, *insecure, index); err != nil {
+		if err := push(ctx, *registry+"/"+program.name+":"+*version, *insecure, built); err != nil {
+			return fmt.Errorf("image %s: %w", program.name, err)
+		}
+		if err := vector.add(*registry, program.name, *version, built.index); err != nil {
 			return fmt.Errorf("image %s: %w", program.name, err)
 		}
 	}
-	return nil
+	if *registry == "" {
+		return nil
+	}
+	return vector.write(filepath.Join(*output, vectorFile))
 }
 
 // selectPrograms returns the programs of a list of names, or all.
@@ -123,31 +131,55 @@ func parsePlatforms(list string) ([]v1.Platform, error) {
 	return platforms, nil
 }
 
-// buildIndex returns the image of a program for the given platforms.
-func buildIndex(ctx context.Context, program, description, version string, platforms []v1.Platform) (v1.ImageIndex, error) {
+// image is a program's image for all platforms, with the artifacts that belong to
+// it.
+type image struct {
+	index v1.ImageIndex
+	// boms are the bills of materials of the image of each platform, by file name.
+	boms map[string][]byte
+	// artifacts are the same as artifacts that refer to these images.
+	artifacts []v1.Image
+}
+
+// build returns the image of a program for the given platforms.
+func build(ctx context.Context, program program, version, revision string, platforms []v1.Platform) (*image, error) {
 	annotations := map[string]string{
-		"org.opencontainers.image.title":       program,
-		"org.opencontainers.image.description": description,
+		"org.opencontainers.image.title":       program.name,
+		"org.opencontainers.image.description": program.description,
 		"org.opencontainers.image.version":     version,
 		"org.opencontainers.image.source":      source,
 		"org.opencontainers.image.licenses":    licenses,
 	}
-	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	if revision != "" {
+		annotations["org.opencontainers.image.revision"] = revision
+	}
+	result := &image{index: mutate.IndexMediaType(empty.Index, types.OCIImageIndex), boms: map[string][]byte{}}
 	for _, platform := range platforms {
-		image, err := buildImage(ctx, program, version, platform, annotations)
+		binary, err := buildBinary(ctx, program.name, version, platform)
 		if err != nil {
 			return nil, fmt.Errorf("platform %s: %w", platform, err)
 		}
-		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &platform}})
+		image, err := buildImage(binary, program.name, version, platform, annotations)
+		if err != nil {
+			return nil, fmt.Errorf("platform %s: %w", platform, err)
+		}
+		bom, err := billOfMaterials(binary, program.name, version)
+		if err != nil {
+			return nil, fmt.Errorf("platform %s: %w", platform, err)
+		}
+		artifact, err := sbomArtifact(bom, image, annotations)
+		if err != nil {
+			return nil, fmt.Errorf("platform %s: %w", platform, err)
+		}
+		result.index = mutate.AppendManifests(result.index, mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &platform}})
+		result.boms[program.name+"."+strings.ReplaceAll(platform.String(), "/", "-")+".cdx.json"] = bom
+		result.artifacts = append(result.artifacts, artifact)
 	}
-	return mutate.Annotations(index, annotations).(v1.ImageIndex), nil
+	result.index = mutate.Annotations(result.index, annotations).(v1.ImageIndex)
+	return result, nil
 }
 
-func buildImage(ctx context.Context, program, version string, platform v1.Platform, annotations map[string]string) (v1.Image, error) {
-	binary, err := buildBinary(ctx, program, version, platform)
-	if err != nil {
-		return nil, err
-	}
+func buildImage(binary []byte, program, version string, platform v1.Platform, annotations map[string]string) (v1.Image, error) {
 	base, err := layer(baseFiles())
 	if err != nil {
 		return nil, fmt.Errorf("make layer of the base: %w", err)
@@ -200,8 +232,8 @@ func buildBinary(ctx context.Context, program, version string, platform v1.Platf
 	return os.ReadFile(filepath.Join(dir, program)) //nolint:gosec // it was just built
 }
 
-// writeLayout replaces the layout in a folder.
-func writeLayout(dir string, index v1.ImageIndex, version string) error {
+// writeLayout replaces the layout in a folder, and the bills of materials beside it.
+func writeLayout(dir string, built *image, version string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove earlier layout: %w", err)
 	}
@@ -209,10 +241,15 @@ func writeLayout(dir string, index v1.ImageIndex, version string) error {
 	if err != nil {
 		return fmt.Errorf("write layout: %w", err)
 	}
-	if err := path.AppendIndex(index, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": version})); err != nil {
+	if err := path.AppendIndex(built.index, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": version})); err != nil {
 		return fmt.Errorf("write layout: %w", err)
 	}
-	digest, err := index.Digest()
+	for name, bom := range built.boms {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(dir), name), bom, 0o644); err != nil { //nolint:gosec // for everyone to read
+			return fmt.Errorf("write bill of materials: %w", err)
+		}
+	}
+	digest, err := built.index.Digest()
 	if err != nil {
 		return fmt.Errorf("read digest: %w", err)
 	}
@@ -220,17 +257,28 @@ func writeLayout(dir string, index v1.ImageIndex, version string) error {
 	return nil
 }
 
-func push(ctx context.Context, image string, insecure bool, index v1.ImageIndex) error {
+// push pushes an image, and then what refers to it.
+func push(ctx context.Context, tag string, insecure bool, built *image) error {
 	var options []name.Option
 	if insecure {
 		options = append(options, name.Insecure)
 	}
-	reference, err := name.ParseReference(image, options...)
+	reference, err := name.ParseReference(tag, options...)
 	if err != nil {
 		return fmt.Errorf("push: %w", err)
 	}
-	if err := remote.WriteIndex(reference, index, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)); err != nil {
+	pushOptions := []remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)}
+	if err := remote.WriteIndex(reference, built.index, pushOptions...); err != nil {
 		return fmt.Errorf("push: %w", err)
+	}
+	for _, artifact := range built.artifacts {
+		digest, err := artifact.Digest()
+		if err != nil {
+			return fmt.Errorf("push bill of materials: %w", err)
+		}
+		if err := remote.Write(reference.Context().Digest(digest.String()), artifact, pushOptions...); err != nil {
+			return fmt.Errorf("push bill of materials: %w", err)
+		}
 	}
 	slog.Info("Pushed", "image", reference.Name())
 	return nil

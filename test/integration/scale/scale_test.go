@@ -12,7 +12,6 @@ package scale_test
 
 import (
 	"cmp"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -53,7 +52,7 @@ var _ = Describe("Many Shoots", func() {
 		}
 
 		table := render(all)
-		fmt.Fprintln(GinkgoWriter, table)
+		GinkgoWriter.Println(table)
 		if path := os.Getenv("SCALE_RESULTS"); path != "" {
 			Expect(os.WriteFile(path, []byte(table), 0o600)).To(Succeed())
 		}

@@ -1,0 +1,22 @@
+{{- /*
+SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+
+SPDX-License-Identifier: Apache-2.0
+*/ -}}
+{{- define "name" -}}
+gardener-extension-registry-cache
+{{- end -}}
+
+{{- /* The labels by which pods are selected; they can never change. */ -}}
+{{- define "labels" -}}
+app.kubernetes.io/name: {{ include "name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+
+{{- define "metricsPort" -}}{{ index .Values.usablePorts 0 }}{{- end -}}
+{{- define "webhookPort" -}}{{ index .Values.usablePorts 1 }}{{- end -}}
+{{- define "healthPort" -}}{{ index .Values.usablePorts 2 }}{{- end -}}
