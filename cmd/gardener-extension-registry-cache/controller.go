@@ -8,6 +8,8 @@ import (
 	"context"
 	"fmt"
 
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	monitoringv1alpha1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1alpha1"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
@@ -118,10 +120,17 @@ func (o *controllerOptions) newManager() (manager.Manager, error) {
 	if err := extensionscontroller.AddToScheme(options.Scheme); err != nil {
 		return nil, fmt.Errorf("register types: %w", err)
 	}
+	for _, add := range []func(*runtime.Scheme) error{monitoringv1.AddToScheme, monitoringv1alpha1.AddToScheme} {
+		if err := add(options.Scheme); err != nil {
+			return nil, fmt.Errorf("register types of the Prometheus operator: %w", err)
+		}
+	}
 	options.Cache.DefaultTransform = cache.TransformStripManagedFields()
-	// A Seed holds thousands of these, of which a reconcile reads a few.
+	// A Seed holds thousands of these, of which a reconcile reads a few; those of the
+	// Prometheus operator it may not even know.
 	options.Client.Cache = &client.CacheOptions{DisableFor: []client.Object{
 		&corev1.Secret{}, &corev1.ConfigMap{}, &resourcesv1alpha1.ManagedResource{}, &extensionsv1alpha1.Cluster{},
+		&monitoringv1.PrometheusRule{}, &monitoringv1alpha1.ScrapeConfig{},
 	}}
 
 	mgr, err := manager.New(o.rest.Completed().Config, options)

@@ -85,6 +85,7 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 	if err := a.replaceStatefulSets(ctx, log, ex.Namespace, volumes); err != nil {
 		return err
 	}
+	a.reconcileMonitoring(ctx, log, ex.Namespace, cluster.Shoot, inputs)
 	if err := a.updateStatus(ctx, ex, inputs, addresses, certificates); err != nil {
 		return err
 	}
@@ -92,8 +93,11 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 }
 
 // Delete removes the caches of a Shoot with their volumes, and waits until they
-// are gone.
+// are gone. Nobody is alerted of that.
 func (a *cacheActuator) Delete(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension) error {
+	if err := a.deleteMonitoring(ctx, ex.Namespace); err != nil {
+		return err
+	}
 	if err := a.deleteManagedResources(ctx, ex.Namespace); err != nil {
 		return err
 	}
@@ -103,6 +107,9 @@ func (a *cacheActuator) Delete(ctx context.Context, log logr.Logger, ex *extensi
 // ForceDelete removes the caches of a Shoot and waits for nothing: the Shoot's
 // API server may be gone.
 func (a *cacheActuator) ForceDelete(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension) error {
+	if err := a.deleteMonitoring(ctx, ex.Namespace); err != nil {
+		return err
+	}
 	for _, name := range []string{cachesManagedResource, servicesManagedResource} {
 		if err := a.requestManagedResourceDeletion(ctx, ex.Namespace, name); err != nil {
 			return err
@@ -115,6 +122,9 @@ func (a *cacheActuator) ForceDelete(ctx context.Context, log logr.Logger, ex *ex
 // Shoot. The certificate authority stays too, for gardenlet to take it along
 // with the Shoot's state; it goes with the namespace.
 func (a *cacheActuator) Migrate(ctx context.Context, _ logr.Logger, ex *extensionsv1alpha1.Extension) error {
+	if err := a.deleteMonitoring(ctx, ex.Namespace); err != nil {
+		return err
+	}
 	for _, name := range []string{cachesManagedResource, servicesManagedResource} {
 		if err := a.keepObjects(ctx, ex.Namespace, name); err != nil {
 			return err
