@@ -46,9 +46,16 @@ func scrapeConfigSpec(caches []v1alpha3.RegistryCache) monitoringv1alpha1.Scrape
 	for _, cache := range caches {
 		names = append(names, upstream.ServiceName(cache.Upstream, cache.ServiceNameSuffix))
 	}
-	return shootprometheus.ClusterComponentScrapeConfigSpec(Job, shootprometheus.KubernetesServiceDiscoveryConfig{
+	spec := shootprometheus.ClusterComponentScrapeConfigSpec(Job, shootprometheus.KubernetesServiceDiscoveryConfig{
 		Role:             monitoringv1alpha1.KubernetesRoleEndpoint,
 		ServiceName:      "(" + strings.Join(names, "|") + ")",
 		EndpointPortName: resources.DebugPortName,
 	}, metrics...)
+	// As the API server would default it: else each reconcile wrote it anew.
+	for i := range spec.RelabelConfigs {
+		if spec.RelabelConfigs[i].Action == "" {
+			spec.RelabelConfigs[i].Action = "replace"
+		}
+	}
+	return spec
 }
