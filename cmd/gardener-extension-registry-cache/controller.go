@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	monitoringv1alpha1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1alpha1"
@@ -21,6 +22,7 @@ import (
 
 	extensionscontroller "github.com/gardener/gardener/extensions/pkg/controller"
 	controllercmd "github.com/gardener/gardener/extensions/pkg/controller/cmd"
+	"github.com/gardener/gardener/extensions/pkg/controller/healthcheck"
 	"github.com/gardener/gardener/extensions/pkg/controller/heartbeat"
 	heartbeatcmd "github.com/gardener/gardener/extensions/pkg/controller/heartbeat/cmd"
 	webhookcmd "github.com/gardener/gardener/extensions/pkg/webhook/cmd"
@@ -48,10 +50,32 @@ type controllerOptions struct {
 	general     *controllercmd.GeneralOptions
 	reconciler  *controllercmd.ReconcilerOptions
 	controller  *controllercmd.ControllerOptions
+	healthCheck *healthCheckOptions
 	controllers *controllercmd.SwitchOptions
 	heartbeat   *heartbeatcmd.Options
 	webhooks    *webhookcmd.AddToManagerOptions
 	all         controllercmd.OptionAggregator
+}
+
+// healthCheckOptions are the flags of the controller of health checks.
+type healthCheckOptions struct {
+	controllercmd.ControllerOptions
+	// syncPeriod is the time between two checks of an Extension.
+	syncPeriod time.Duration
+}
+
+// AddFlags implements controllercmd.Flagger.
+func (o *healthCheckOptions) AddFlags(flags *pflag.FlagSet) {
+	o.ControllerOptions.AddFlags(flags)
+	flags.DurationVar(&o.syncPeriod, "sync-period", o.syncPeriod, "The time between two checks of an Extension.")
+}
+
+// Complete implements controllercmd.Completer.
+func (o *healthCheckOptions) Complete() error {
+	if o.syncPeriod <= 0 {
+		return fmt.Errorf("--healthcheck-sync-period must be greater than 0, but is %s", o.syncPeriod)
+	}
+	return o.ControllerOptions.Complete()
 }
 
 func newControllerCommand() *cobra.Command {
@@ -65,11 +89,16 @@ func newControllerOptions() *controllerOptions {
 		general:    &controllercmd.GeneralOptions{},
 		reconciler: &controllercmd.ReconcilerOptions{},
 		controller: &controllercmd.ControllerOptions{MaxConcurrentReconciles: 5},
-		heartbeat:  newHeartbeatOptions(extensionName),
+		healthCheck: &healthCheckOptions{
+			ControllerOptions: controllercmd.ControllerOptions{MaxConcurrentReconciles: 5},
+			syncPeriod:        30 * time.Second,
+		},
+		heartbeat: newHeartbeatOptions(extensionName),
 	}
 	o.controllers = controllercmd.NewSwitchOptions(
 		controllercmd.Switch(controller.CacheControllerName, o.addCacheController),
 		controllercmd.Switch(controller.MirrorControllerName, o.addMirrorController),
+		controllercmd.Switch(healthcheck.ControllerName, o.addHealthCheckController),
 		controllercmd.Switch(heartbeat.ControllerName, o.addHeartbeat),
 	)
 	o.webhooks = webhookcmd.NewAddToManagerOptions(shortName, "", nil, o.general, newWebhookServerOptions(),
@@ -80,7 +109,7 @@ func newControllerOptions() *controllerOptions {
 	)
 	o.all = controllercmd.NewOptionAggregator(
 		o.rest, o.manager, o.general, o.reconciler, o.controller, o.controllers,
-		controllercmd.PrefixOption("heartbeat-", o.heartbeat), o.webhooks,
+		controllercmd.PrefixOption("healthcheck-", o.healthCheck), controllercmd.PrefixOption("heartbeat-", o.heartbeat), o.webhooks,
 	)
 	return o
 }
@@ -150,6 +179,12 @@ func (o *controllerOptions) addCacheController(ctx context.Context, mgr manager.
 
 func (o *controllerOptions) addMirrorController(ctx context.Context, mgr manager.Manager) error {
 	return controller.AddMirrorsToManager(ctx, mgr, o.extensionControllerOptions())
+}
+
+func (o *controllerOptions) addHealthCheckController(_ context.Context, mgr manager.Manager) error {
+	options := o.extensionControllerOptions()
+	options.Controller = o.healthCheck.Completed().Options()
+	return controller.AddHealthChecksToManager(mgr, options, o.healthCheck.syncPeriod)
 }
 
 func (o *controllerOptions) extensionControllerOptions() controller.Options {

@@ -59,7 +59,7 @@ func (a *cacheActuator) deployMonitoring(ctx context.Context, namespace string, 
 	var errs []error
 	for _, desired := range objects {
 		if err := a.writeMonitoringObject(ctx, desired); err != nil {
-			errs = append(errs, fmt.Errorf("write %T %s: %w", desired, desired.GetName(), err))
+			errs = append(errs, fmt.Errorf("write %s %s: %w", kindOf(desired), desired.GetName(), err))
 		}
 	}
 	return errors.Join(errs...)
@@ -96,7 +96,7 @@ func (a *cacheActuator) deleteMonitoring(ctx context.Context, namespace string) 
 	var errs []error
 	for _, object := range monitoring.EmptyObjects(namespace) {
 		if err := a.client.Delete(ctx, object); client.IgnoreNotFound(err) != nil && !meta.IsNoMatchError(err) {
-			errs = append(errs, fmt.Errorf("delete %T %s: %w", object, object.GetName(), err))
+			errs = append(errs, fmt.Errorf("delete %s %s: %w", kindOf(object), object.GetName(), err))
 		}
 	}
 	return errors.Join(errs...)

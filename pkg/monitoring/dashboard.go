@@ -69,7 +69,7 @@ func servingPanels() []panel {
 		{
 			title: "Hit ratio of layers", unit: "percentunit", percent: true,
 			description: "Of the requests for layers and other blobs, the part for which the upstream was not asked anew: they were stored, or on their way already.",
-			queries: []query{{rate("registry_proxy_hits_total", ofBlobs, "") + " / " + rate("registry_proxy_requests_total", ofBlobs, ""), "{{upstream_host}}"}},
+			queries:     []query{{rate("registry_proxy_hits_total", ofBlobs, "") + " / " + rate("registry_proxy_requests_total", ofBlobs, ""), "{{upstream_host}}"}},
 		},
 		{
 			title: "Traffic saved in a day", unit: "bytes",
