@@ -5,8 +5,10 @@
 package monitoring
 
 import (
+	"slices"
 	"strings"
 
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	monitoringv1alpha1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1alpha1"
 
 	shootprometheus "github.com/gardener/gardener/pkg/component/observability/monitoring/prometheus/shoot"
@@ -51,6 +53,11 @@ func scrapeConfigSpec(caches []v1alpha3.RegistryCache) monitoringv1alpha1.Scrape
 		ServiceName:      "(" + strings.Join(names, "|") + ")",
 		EndpointPortName: resources.DebugPortName,
 	}, metrics...)
+	// Metrics of a cache have a label type, blob or manifest, which Prometheus would
+	// rename for the one that Gardener gives to all that runs in a Shoot.
+	spec.RelabelConfigs = slices.DeleteFunc(spec.RelabelConfigs, func(config monitoringv1.RelabelConfig) bool {
+		return config.TargetLabel == "type"
+	})
 	// As the API server would default it: else each reconcile wrote it anew.
 	for i := range spec.RelabelConfigs {
 		if spec.RelabelConfigs[i].Action == "" {

@@ -8,6 +8,8 @@
 package monitoring_test
 
 import (
+	"flag"
+	"regexp"
 	"testing"
 
 	. "github.com/onsi/gomega"
@@ -16,6 +18,11 @@ import (
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/monitoring"
 )
+
+var update = flag.Bool("update", false, "draw the picture of the dashboard anew")
+
+// legendLabel is where a legend has the value of a label.
+var legendLabel = regexp.MustCompile(`{{(\w+)}}`)
 
 // objects are those of a Shoot with two caches.
 func objects(t *testing.T) []client.Object {
