@@ -48,8 +48,8 @@ func quantile(q, histogram, by string) string {
 	return fmt.Sprintf("histogram_quantile(%s, %s)", q, rate(histogram+"_bucket", ofUpstream, by+", le"))
 }
 
-func sum(metric, by string) string {
-	return fmt.Sprintf("sum by (upstream_host%s) (%s%s)", by, metric, ofUpstream)
+func sum(metric string) string {
+	return fmt.Sprintf("sum by (upstream_host) (%s%s)", metric, ofUpstream)
 }
 
 // rows are the dashboard, the most asked first.
@@ -111,8 +111,8 @@ func flightPanels() []panel {
 			title: "Flights and followers", unit: "short",
 			description: "Blobs that are being fetched, and requests that share one that is fetched for another: what they would have cost without the cache.",
 			queries: []query{
-				{sum("registry_cache_flights", ""), "{{upstream_host}} flights"},
-				{sum("registry_cache_followers", ""), "{{upstream_host}} followers"},
+				{sum("registry_cache_flights"), "{{upstream_host}} flights"},
+				{sum("registry_cache_followers"), "{{upstream_host}} followers"},
 			},
 		},
 		{
@@ -129,9 +129,9 @@ func volumePanels() []panel {
 			title: "Store and volume", unit: "bytes",
 			description: "Bytes of stored blobs, all that is in use on the volume, and what it has room for. Above 90 percent the cache makes room until it is 80.",
 			queries: []query{
-				{sum("registry_cache_store_bytes", ""), "{{upstream_host}} stored"},
-				{sum("registry_cache_volume_used_bytes", ""), "{{upstream_host}} in use"},
-				{sum("registry_cache_volume_bytes", ""), "{{upstream_host}} volume"},
+				{sum("registry_cache_store_bytes"), "{{upstream_host}} stored"},
+				{sum("registry_cache_volume_used_bytes"), "{{upstream_host}} in use"},
+				{sum("registry_cache_volume_bytes"), "{{upstream_host}} volume"},
 			},
 		},
 		{

@@ -354,7 +354,7 @@ func resolve(t *testing.T, cache runningCache) {
 func transport(t *testing.T) http.RoundTripper {
 	t.Helper()
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12} //nolint:gosec // of a cache that the test started
+	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}
 	t.Cleanup(transport.CloseIdleConnections)
 	return transport
 }

@@ -28,7 +28,7 @@ import (
 )
 
 // token is what the Shoot's Prometheus has for the kube-apiserver.
-const token = "the-token-of-prometheus" //nolint:gosec // of a test
+const token = "the-token-of-prometheus"
 
 // prometheus is one that runs.
 type prometheus struct {
@@ -140,7 +140,7 @@ func startAPIServer(t *testing.T, addresses map[string]string) string {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
 		}
-		defer response.Body.Close()
+		defer func() { _ = response.Body.Close() }()
 		w.Header().Set("Content-Type", response.Header.Get("Content-Type"))
 		_, _ = io.Copy(w, response.Body)
 	}))
@@ -237,7 +237,7 @@ func (p *prometheus) get(ctx context.Context, path string, parameters url.Values
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	answer := struct {
 		Status, Error string
 		Data          any
