@@ -5,6 +5,7 @@
 package pullthrough
 
 import (
+	"net/http"
 	"strconv"
 	"time"
 
@@ -97,6 +98,15 @@ func (m *metrics) initialize() {
 	for _, kind := range []string{typeBlob, typeManifest} {
 		for _, counter := range []*prometheus.CounterVec{m.requests, m.hits, m.misses, m.pulledBytes, m.pushedBytes, m.mismatches} {
 			counter.WithLabelValues(kind)
+		}
+		for _, outcome := range []Outcome{Hit, Miss, Follow, Stale} {
+			m.firstByte.WithLabelValues(kind, string(outcome))
+		}
+	}
+	for kind := range kinds {
+		m.upstreamSeconds.WithLabelValues(kind.String())
+		for _, code := range []int{0, http.StatusOK, http.StatusUnauthorized, http.StatusNotFound, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable} {
+			m.upstreamResponses.WithLabelValues(kind.String(), strconv.Itoa(code))
 		}
 	}
 	for _, reason := range []string{reasonWatermark, reasonFull, reasonTTL, reasonCorrupt} {
