@@ -9,15 +9,22 @@ package monitoring_test
 
 import (
 	"flag"
+	"io"
 	"regexp"
 	"testing"
 
 	. "github.com/onsi/gomega"
+	"github.com/sirupsen/logrus"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/monitoring"
 )
+
+func TestMain(m *testing.M) {
+	logrus.SetOutput(io.Discard) // what the upstreams log
+	m.Run()
+}
 
 var update = flag.Bool("update", false, "draw the picture of the dashboard anew")
 

@@ -51,6 +51,9 @@ func drawDashboard(t *testing.T, watcher *prometheus, from, to time.Time) {
 			labels, values, err := watcher.queryRange(t.Context(), chosen(target.Expr), from, to, time.Second)
 			g.Expect(err).NotTo(HaveOccurred())
 			for j, points := range values {
+				if len(points) == 0 {
+					continue
+				}
 				lines = append(lines, line{legendLabel.ReplaceAllStringFunc(target.LegendFormat, func(label string) string {
 					return labels[j][strings.Trim(label, "{}")]
 				}), points})
@@ -91,11 +94,9 @@ func drawPanel(out *strings.Builder, panel dashboardPanel, lines []line, from, t
 			fmt.Fprintf(&path, "%.1f,%.1f ", plotLeft+plotWidth*(point.at-from)/(to-from), plotTop+plotHeight*(1-point.value/top))
 		}
 		fmt.Fprintf(out, `<polyline fill="none" stroke="%s" stroke-width="1.5" points="%s"/>`+"\n", color, strings.TrimSpace(path.String()))
-		if len(line.points) > 0 {
-			x, y := 12+i/legendLines*(panelWidth/2), plotTop+plotHeight+28+i%legendLines*legendHeight
-			fmt.Fprintf(out, `<rect x="%d" y="%d" width="10" height="3" fill="%s"/><text x="%d" y="%d">%s: %s</text>`+"\n", x, y-5, color, x+15, y,
-				html.EscapeString(line.legend), format(line.points[len(line.points)-1].value, unit))
-		}
+		x, y := 12+i/legendLines*(panelWidth/2), plotTop+plotHeight+28+i%legendLines*legendHeight
+		fmt.Fprintf(out, `<rect x="%d" y="%d" width="10" height="3" fill="%s"/><text x="%d" y="%d">%s: %s</text>`+"\n", x, y-5, color, x+15, y,
+			html.EscapeString(line.legend), format(line.points[len(line.points)-1].value, unit))
 	}
 }
 
