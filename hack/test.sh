@@ -13,7 +13,7 @@ unset GOOS GOARCH # all runs on this machine
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # What the integration tests run, and what the test cluster runs.
-integration_binaries=(kube-apiserver kube-controller-manager kubectl etcd gardener-apiserver gardener-resource-manager)
+integration_binaries=(kube-apiserver kube-controller-manager kubectl etcd gardener-apiserver gardener-resource-manager prometheus promtool)
 cluster_binaries=(
   kube-apiserver kube-controller-manager kubectl etcd gardener-resource-manager kube-scheduler kubelet kube-proxy gardener-node-agent
   containerd containerd-shim-runc-v2 ctr runc bridge host-local loopback portmap
@@ -74,7 +74,7 @@ unit() {
   if [ "$(go env CGO_ENABLED)" = 1 ] && command -v "$(go env CC)" >/dev/null; then
     race=(-race)
   fi
-  packages="$(go list ./... | grep -vE '/test/(integration|conformance|e2e|node|demo|sandbox)')"
+  packages="$(go list ./... | grep -vE '/test/(integration|conformance|monitoring|e2e|node|demo|sandbox)')"
   mapfile -t packages <<<"$packages"
   export GOMEGA_DEFAULT_EVENTUALLY_TIMEOUT=20s # 1 s is not much on a busy machine
   go test "${race[@]}" -timeout 20m "$@" "${packages[@]}"
@@ -86,7 +86,7 @@ unit() {
 # binaries that the tests build and run.
 integration() {
   hack/require.sh curl # for the script that runs on nodes
-  with integration go test -count 1 -p 1 -timeout 20m "$@" ./test/integration/... ./test/conformance
+  with integration go test -count 1 -p 1 -timeout 20m "$@" ./test/integration/... ./test/conformance ./test/monitoring
 }
 
 # check_machine says whether this machine can run the test cluster: its exit code

@@ -59,6 +59,7 @@ tool() {
       build "$name" gardener "github.com/gardener/gardener/cmd/$name" "$flags"
       ;;
     conformance) build "$name" conformance "github.com/opencontainers/distribution-spec/$name" ;;
+    prometheus | promtool) build "$name" prometheus "github.com/prometheus/prometheus/cmd/$name" ;;
     etcd) build "$name" etcd go.etcd.io/etcd/server/v3 ;;
     containerd | containerd-shim-runc-v2 | ctr) build "$name" containerd "github.com/containerd/containerd/v2/cmd/$name" ;;
     containerd-1.7) build "$name" "$name" github.com/containerd/containerd/cmd/containerd ;;

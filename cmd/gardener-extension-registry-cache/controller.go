@@ -7,7 +7,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	monitoringv1alpha1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1alpha1"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -21,6 +24,7 @@ import (
 
 	extensionscontroller "github.com/gardener/gardener/extensions/pkg/controller"
 	controllercmd "github.com/gardener/gardener/extensions/pkg/controller/cmd"
+	"github.com/gardener/gardener/extensions/pkg/controller/healthcheck"
 	"github.com/gardener/gardener/extensions/pkg/controller/heartbeat"
 	heartbeatcmd "github.com/gardener/gardener/extensions/pkg/controller/heartbeat/cmd"
 	webhookcmd "github.com/gardener/gardener/extensions/pkg/webhook/cmd"
@@ -48,10 +52,32 @@ type controllerOptions struct {
 	general     *controllercmd.GeneralOptions
 	reconciler  *controllercmd.ReconcilerOptions
 	controller  *controllercmd.ControllerOptions
+	healthCheck *healthCheckOptions
 	controllers *controllercmd.SwitchOptions
 	heartbeat   *heartbeatcmd.Options
 	webhooks    *webhookcmd.AddToManagerOptions
 	all         controllercmd.OptionAggregator
+}
+
+// healthCheckOptions are the flags of the controller of health checks.
+type healthCheckOptions struct {
+	controllercmd.ControllerOptions
+	// syncPeriod is the time between two checks of an Extension.
+	syncPeriod time.Duration
+}
+
+// AddFlags implements controllercmd.Flagger.
+func (o *healthCheckOptions) AddFlags(flags *pflag.FlagSet) {
+	o.ControllerOptions.AddFlags(flags)
+	flags.DurationVar(&o.syncPeriod, "sync-period", o.syncPeriod, "The time between two checks of an Extension.")
+}
+
+// Complete implements controllercmd.Completer.
+func (o *healthCheckOptions) Complete() error {
+	if o.syncPeriod <= 0 {
+		return fmt.Errorf("--healthcheck-sync-period must be greater than 0, but is %s", o.syncPeriod)
+	}
+	return o.ControllerOptions.Complete()
 }
 
 func newControllerCommand() *cobra.Command {
@@ -65,11 +91,16 @@ func newControllerOptions() *controllerOptions {
 		general:    &controllercmd.GeneralOptions{},
 		reconciler: &controllercmd.ReconcilerOptions{},
 		controller: &controllercmd.ControllerOptions{MaxConcurrentReconciles: 5},
-		heartbeat:  newHeartbeatOptions(extensionName),
+		healthCheck: &healthCheckOptions{
+			ControllerOptions: controllercmd.ControllerOptions{MaxConcurrentReconciles: 5},
+			syncPeriod:        30 * time.Second,
+		},
+		heartbeat: newHeartbeatOptions(extensionName),
 	}
 	o.controllers = controllercmd.NewSwitchOptions(
 		controllercmd.Switch(controller.CacheControllerName, o.addCacheController),
 		controllercmd.Switch(controller.MirrorControllerName, o.addMirrorController),
+		controllercmd.Switch(healthcheck.ControllerName, o.addHealthCheckController),
 		controllercmd.Switch(heartbeat.ControllerName, o.addHeartbeat),
 	)
 	o.webhooks = webhookcmd.NewAddToManagerOptions(shortName, "", nil, o.general, newWebhookServerOptions(),
@@ -80,7 +111,7 @@ func newControllerOptions() *controllerOptions {
 	)
 	o.all = controllercmd.NewOptionAggregator(
 		o.rest, o.manager, o.general, o.reconciler, o.controller, o.controllers,
-		controllercmd.PrefixOption("heartbeat-", o.heartbeat), o.webhooks,
+		controllercmd.PrefixOption("healthcheck-", o.healthCheck), controllercmd.PrefixOption("heartbeat-", o.heartbeat), o.webhooks,
 	)
 	return o
 }
@@ -120,10 +151,17 @@ func (o *controllerOptions) newManager() (manager.Manager, error) {
 	if err := extensionscontroller.AddToScheme(options.Scheme); err != nil {
 		return nil, fmt.Errorf("register types: %w", err)
 	}
+	for _, add := range []func(*runtime.Scheme) error{monitoringv1.AddToScheme, monitoringv1alpha1.AddToScheme} {
+		if err := add(options.Scheme); err != nil {
+			return nil, fmt.Errorf("register types of the Prometheus operator: %w", err)
+		}
+	}
 	options.Cache.DefaultTransform = cache.TransformStripManagedFields()
-	// A Seed holds thousands of these, of which a reconcile reads a few.
+	// A Seed holds thousands of these, of which a reconcile reads a few; those of the
+	// Prometheus operator it may not even know.
 	options.Client.Cache = &client.CacheOptions{DisableFor: []client.Object{
 		&corev1.Secret{}, &corev1.ConfigMap{}, &coordinationv1.Lease{}, &resourcesv1alpha1.ManagedResource{}, &extensionsv1alpha1.Cluster{},
+		&monitoringv1.PrometheusRule{}, &monitoringv1alpha1.ScrapeConfig{},
 	}}
 	config := rest.CopyConfig(o.rest.Completed().Config)
 	// The API server knows better than its client how much it can bear: it has
@@ -148,6 +186,12 @@ func (o *controllerOptions) addCacheController(ctx context.Context, mgr manager.
 
 func (o *controllerOptions) addMirrorController(ctx context.Context, mgr manager.Manager) error {
 	return controller.AddMirrorsToManager(ctx, mgr, o.extensionControllerOptions())
+}
+
+func (o *controllerOptions) addHealthCheckController(_ context.Context, mgr manager.Manager) error {
+	options := o.extensionControllerOptions()
+	options.Controller = o.healthCheck.Completed().Options()
+	return controller.AddHealthChecksToManager(mgr, options, o.healthCheck.syncPeriod)
 }
 
 func (o *controllerOptions) extensionControllerOptions() controller.Options {

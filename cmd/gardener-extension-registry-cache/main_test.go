@@ -21,7 +21,7 @@ func TestSubcommandsHaveTheUsualFlags(t *testing.T) {
 		"webhook-config-service-port", "webhook-config-server-port", "webhook-config-cert-dir",
 	}
 	for subcommand, own := range map[string][]string{
-		"controller": {"max-concurrent-reconciles", "ignore-operation-annotation", "gardener-version", "self-hosted-shoot-cluster", "extension-classes"},
+		"controller": {"max-concurrent-reconciles", "ignore-operation-annotation", "gardener-version", "self-hosted-shoot-cluster", "extension-classes", "healthcheck-max-concurrent-reconciles", "healthcheck-sync-period"},
 		"admission":  {"runtime-kubeconfig"},
 	} {
 		t.Run(subcommand, func(t *testing.T) {
@@ -61,6 +61,7 @@ func TestWrongArguments(t *testing.T) {
 		"argument":           {[]string{"controller", "now"}, `unknown command "now"`},
 		"log level":          {[]string{"controller", "--kubeconfig=testdata/kubeconfig.yaml", "--log-level=loud"}, "invalid --log-level: loud"},
 		"heartbeat interval": {[]string{"controller", "--kubeconfig=testdata/kubeconfig.yaml", "--heartbeat-renew-interval-seconds=0"}, "must be greater than 0"},
+		"sync period":        {[]string{"controller", "--kubeconfig=testdata/kubeconfig.yaml", "--healthcheck-sync-period=0s"}, "--healthcheck-sync-period must be greater than 0"},
 		"unknown webhook":    {[]string{"controller", "--kubeconfig=testdata/kubeconfig.yaml", "--disable-webhooks=foo"}, `unknown webhook "foo"`},
 		"unknown controller": {[]string{"controller", "--kubeconfig=testdata/kubeconfig.yaml", "--disable-controllers=foo"}, `unknown controller "foo"`},
 		"missing kubeconfig": {[]string{"controller", "--kubeconfig=testdata/missing.yaml"}, "testdata/missing.yaml"},

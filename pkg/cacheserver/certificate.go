@@ -14,11 +14,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
 )
 
-// newTLSConfig returns nil if the server is to speak plain HTTP.
-func newTLSConfig(config *v1alpha1.TLS, interval time.Duration, log *slog.Logger) (*tls.Config, error) {
+// newServingCertificate returns nil if the server is to speak plain HTTP.
+func newServingCertificate(config *v1alpha1.TLS, interval time.Duration, log *slog.Logger) (*certificateFiles, error) {
 	if config == nil {
 		return nil, nil
 	}
@@ -26,12 +28,7 @@ func newTLSConfig(config *v1alpha1.TLS, interval time.Duration, log *slog.Logger
 	if err != nil {
 		return nil, fmt.Errorf("server.tls: %w", err)
 	}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return certificate.current(), nil
-		},
-	}, nil
+	return certificate, nil
 }
 
 // certificateFiles is a serving certificate in two files. It looks at them when
@@ -53,6 +50,31 @@ type certificateFiles struct {
 func newCertificateFiles(certFile, keyFile string, interval time.Duration, log *slog.Logger) (*certificateFiles, error) {
 	files := &certificateFiles{certFile: certFile, keyFile: keyFile, interval: interval, log: log, checked: time.Now()}
 	return files, files.read()
+}
+
+// tlsConfig returns nil if there is no certificate.
+func (f *certificateFiles) tlsConfig() *tls.Config {
+	if f == nil {
+		return nil
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return f.current(), nil
+		},
+	}
+}
+
+// register makes known until when the certificate is valid. Without a certificate
+// there is no such metric.
+func (f *certificateFiles) register(registry *prometheus.Registry) {
+	if f == nil {
+		return
+	}
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "registry_cache_certificate_not_after_seconds",
+		Help: "Until when the certificate is valid, in seconds since 1970.",
+	}, func() float64 { return float64(f.current().Leaf.NotAfter.Unix()) }))
 }
 
 // current returns the certificate as it stands in the files, or the last one

@@ -15,10 +15,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	. "github.com/onsi/gomega"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
 	"github.com/gardener/gardener-extension-registry-cache/test/process"
@@ -125,4 +128,30 @@ func TestCertificateFilesAreNotReadAtEveryHandshake(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	writeCertificate(t, dir)
 	g.Expect(files.current().Leaf.Equal(first)).To(BeTrue())
+}
+
+func TestCertificateMetric(t *testing.T) {
+	g := NewWithT(t)
+	dir := t.TempDir()
+	first := writeCertificate(t, dir)
+	config := newConfig(t, "http://127.0.0.1:1")
+	config.Server.TLS = &v1alpha1.TLS{CertFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key")}
+	cache := startCache(t, config, Options{})
+	expect := func(certificate *x509.Certificate) {
+		g.Eventually(func(g Gomega) {
+			_, body := get(t, "http://"+cache.DebugAddr().String()+"/metrics")
+			parser := expfmt.NewTextParser(model.UTF8Validation)
+			families, err := parser.TextToMetricFamilies(strings.NewReader(body))
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(families).To(HaveKey("registry_cache_certificate_not_after_seconds"))
+			g.Expect(families["registry_cache_certificate_not_after_seconds"].GetMetric()[0].GetGauge().GetValue()).To(BeEquivalentTo(certificate.NotAfter.Unix()))
+		}, waitLimit).Should(Succeed())
+	}
+	expect(first)
+	time.Sleep(time.Second) // in which the next one's end differs
+	expect(writeCertificate(t, dir))
+
+	plain := startCache(t, newConfig(t, "http://127.0.0.1:1"), Options{})
+	_, body := get(t, "http://"+plain.DebugAddr().String()+"/metrics")
+	g.Expect(body).NotTo(ContainSubstring("registry_cache_certificate"))
 }

@@ -107,7 +107,7 @@ func New(config *v1alpha1.CacheConfiguration, logger *slog.Logger, options Optio
 	logger = logger.With("upstream", config.Upstream)
 	bridgeLogrus(logger, config.Log.Level)
 
-	tlsConfig, err := newTLSConfig(config.Server.TLS, options.PollInterval, logger)
+	certificate, err := newServingCertificate(config.Server.TLS, options.PollInterval, logger)
 	if err != nil {
 		return nil, err
 	}
@@ -121,6 +121,7 @@ func New(config *v1alpha1.CacheConfiguration, logger *slog.Logger, options Optio
 	}
 
 	registry := prometheus.NewRegistry()
+	certificate.register(registry)
 	engine, err := pullthrough.New(pullthrough.Config{
 		RemoteURL:     config.RemoteURL,
 		RootDirectory: config.Storage.RootDirectory,
@@ -147,8 +148,8 @@ func New(config *v1alpha1.CacheConfiguration, logger *slog.Logger, options Optio
 		engine:       engine,
 		app:          app,
 		health:       health,
-		registry:     newHTTPServer(newRegistryHandler(engine.Listings(app), config.Upstream, options.WriteTimeout, logger), tlsConfig, logger),
-		tls:          tlsConfig != nil,
+		registry:     newHTTPServer(newRegistryHandler(engine.Listings(app), config.Upstream, options.WriteTimeout, logger), certificate.tlsConfig(), logger),
+		tls:          certificate != nil,
 		debug:        newHTTPServer(newDebugHandler(health, registry, config, options.Version), nil, logger),
 	}
 	server.debug.WriteTimeout = debugTimeout

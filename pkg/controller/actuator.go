@@ -101,6 +101,7 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 	if err := a.replaceSmall(ctx, log, ex.Namespace, volumes); err != nil {
 		return err
 	}
+	a.reconcileMonitoring(ctx, log, ex.Namespace, cluster.Shoot, inputs)
 	if err := a.updateStatus(ctx, ex, inputs, addresses, certificates); err != nil {
 		return err
 	}
@@ -108,10 +109,14 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 }
 
 // Delete removes the caches of a Shoot with their volumes, and waits until they
-// are gone. In a hibernated Shoot they go when it wakes up.
+// are gone. In a hibernated Shoot they go when it wakes up. Nobody is alerted of that.
+// Nobody is alerted of that.
 func (a *cacheActuator) Delete(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension) error {
 	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
 	defer cancel()
+	if err := a.deleteMonitoring(ctx, ex.Namespace); err != nil {
+		return err
+	}
 	if a.isHibernated(ctx, ex.Namespace) {
 		if err := a.deleteManagedResources(ctx, ex.Namespace, hibernatedTimeout); err != nil {
 			return fmt.Errorf("the Shoot is hibernated, its caches are deleted when it wakes up: %w", err)
@@ -127,6 +132,9 @@ func (a *cacheActuator) Delete(ctx context.Context, log logr.Logger, ex *extensi
 // ForceDelete removes the caches of a Shoot and waits for nothing: the Shoot's
 // API server may be gone.
 func (a *cacheActuator) ForceDelete(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension) error {
+	if err := a.deleteMonitoring(ctx, ex.Namespace); err != nil {
+		return err
+	}
 	for _, name := range []string{cachesManagedResource, servicesManagedResource} {
 		if err := a.requestManagedResourceDeletion(ctx, ex.Namespace, name); err != nil {
 			return err
@@ -141,6 +149,9 @@ func (a *cacheActuator) ForceDelete(ctx context.Context, log logr.Logger, ex *ex
 func (a *cacheActuator) Migrate(ctx context.Context, _ logr.Logger, ex *extensionsv1alpha1.Extension) error {
 	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
 	defer cancel()
+	if err := a.deleteMonitoring(ctx, ex.Namespace); err != nil {
+		return err
+	}
 	for _, name := range []string{cachesManagedResource, servicesManagedResource} {
 		if err := a.keepObjects(ctx, ex.Namespace, name); err != nil {
 			return err

@@ -352,6 +352,7 @@ func (v *evictor) evict(chosen candidate, reason string) bool {
 		return false
 	}
 	v.metrics.evicted(reason, chosen.size)
+	v.metrics.evictedUnused.WithLabelValues(reason).Observe(time.Since(time.Unix(0, chosen.last)).Seconds())
 	v.log.Debug("Evicted a blob", "digest", chosen.digest.String(), "bytes", chosen.size, "reason", reason)
 	return true
 }

@@ -5,6 +5,7 @@
 package pullthrough
 
 import (
+	"net/http"
 	"strconv"
 	"time"
 
@@ -33,6 +34,7 @@ type metrics struct {
 	spoolBytes    prometheus.Gauge
 
 	evictions, evictedBytes *prometheus.CounterVec
+	evictedUnused           *prometheus.HistogramVec
 
 	upstreamResponses *prometheus.CounterVec
 	upstreamSeconds   *prometheus.HistogramVec
@@ -42,6 +44,10 @@ type metrics struct {
 
 // seconds are buckets from a hit to the longest wait for a header.
 var seconds = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
+
+// unused are buckets from a volume that has not even room for what is pulled at one
+// time to the default ttl.
+var unused = []float64{60, 600, 3600, 6 * 3600, 24 * 3600, 3 * 24 * 3600, 7 * 24 * 3600}
 
 func newMetrics() *metrics {
 	counter := func(subsystem, name, help string, labels ...string) *prometheus.CounterVec {
@@ -67,6 +73,8 @@ func newMetrics() *metrics {
 		evictions:     counter("cache", "evictions_total", "Blobs that left the volume.", "reason"),
 		evictedBytes:  counter("cache", "evicted_bytes_total", "Bytes of blobs that left the volume.", "reason"),
 
+		evictedUnused: histogram("evicted_unused_seconds", "Time since the last use of blobs that left the volume for others, or after the ttl.", unused, "reason"),
+
 		upstreamResponses: counter("cache", "upstream_responses_total", "Answers of the upstream; code 0 is none.", "type", "code"),
 		upstreamSeconds:   histogram("upstream_header_seconds", "Time until the upstream answers, or does not.", seconds, "type"),
 	}
@@ -91,10 +99,22 @@ func (m *metrics) initialize() {
 		for _, counter := range []*prometheus.CounterVec{m.requests, m.hits, m.misses, m.pulledBytes, m.pushedBytes, m.mismatches} {
 			counter.WithLabelValues(kind)
 		}
+		for _, outcome := range []Outcome{Hit, Miss, Follow, Stale} {
+			m.firstByte.WithLabelValues(kind, string(outcome))
+		}
+	}
+	for kind := range kinds {
+		m.upstreamSeconds.WithLabelValues(kind.String())
+		for _, code := range []int{0, http.StatusOK, http.StatusUnauthorized, http.StatusNotFound, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable} {
+			m.upstreamResponses.WithLabelValues(kind.String(), strconv.Itoa(code))
+		}
 	}
 	for _, reason := range []string{reasonWatermark, reasonFull, reasonTTL, reasonCorrupt} {
 		m.evictions.WithLabelValues(reason)
 		m.evictedBytes.WithLabelValues(reason)
+	}
+	for _, reason := range []string{reasonWatermark, reasonFull, reasonTTL} {
+		m.evictedUnused.WithLabelValues(reason)
 	}
 	for _, result := range []string{"stored", "mismatch", "unstorable", "failed"} {
 		m.flightResults.WithLabelValues(result)
@@ -118,15 +138,21 @@ func (m *metrics) register(registerer prometheus.Registerer, e *Engine) error {
 			return 1
 		})
 	}
+	volume := func() volumeUsage {
+		usage, _ := e.evictor.usage() // the evictor reports the error
+		return usage
+	}
 	for _, collector := range []prometheus.Collector{
 		m.requests, m.hits, m.misses, m.pulledBytes, m.pushedBytes,
 		m.firstByte, m.blobSize, m.storedBlobSize,
-		m.flightResults, m.resumes, m.mismatches, m.spoolBytes, m.evictions, m.evictedBytes,
+		m.flightResults, m.resumes, m.mismatches, m.spoolBytes, m.evictions, m.evictedBytes, m.evictedUnused,
 		m.upstreamResponses, m.upstreamSeconds, m.staleTags, m.rateLimit,
 		gauge("flights", "Blobs being fetched from the upstream.", func() float64 { flights, _ := e.flights.count(); return float64(flights) }),
 		gauge("followers", "Requests that share a blob being fetched for another.", func() float64 { _, followers := e.flights.count(); return float64(followers) }),
 		gauge("store_blobs", "Blobs on the volume.", func() float64 { blobs, _ := e.evictor.totals(); return float64(blobs) }),
 		gauge("store_bytes", "Bytes of the blobs on the volume.", func() float64 { _, bytes := e.evictor.totals(); return float64(bytes) }),
+		gauge("volume_bytes", "Bytes that the volume has room for.", func() float64 { return float64(volume().total) }),
+		gauge("volume_used_bytes", "Bytes of the volume that are in use, the file system's own among them.", func() float64 { return float64(volume().used) }),
 		breaker(kindManifest), breaker(kindBlob), breaker(kindListing),
 	} {
 		if err := registerer.Register(collector); err != nil {

@@ -382,6 +382,12 @@ func TestEvictionMakesRoom(t *testing.T) {
 			cache.stored(t, last)
 			g.Expect(cache.blobFile(favourite)).To(BeAnExistingFile(), "it was used all the time")
 			g.Expect(cache.metric(t, "registry_cache_evictions_total", test.reason)).To(BeNumerically(">", 5))
+			g.Eventually(func(g Gomega) {
+				g.Expect(cache.metric(t, "registry_cache_evicted_unused_seconds", test.reason)).To(Equal(cache.metric(t, "registry_cache_evictions_total", test.reason)))
+			}, waitLimit).Should(Succeed())
+			size, used := cache.metric(t, "registry_cache_volume_bytes"), cache.metric(t, "registry_cache_volume_used_bytes")
+			g.Expect(size).To(BeElementOf(float64(4<<20), float64(8<<20), float64(64<<20)))
+			g.Expect(used).To(And(BeNumerically(">=", cache.metric(t, "registry_cache_store_bytes")), BeNumerically("<=", size)))
 			if test.reason == "watermark" {
 				g.Expect(cache.logs.String()).To(ContainSubstring("Evicted the blobs that were not used"))
 				g.Eventually(func() int { return usedPercent(t, cache.root) }, waitLimit).Should(BeNumerically("<=", 90))

@@ -178,6 +178,7 @@ func TestContentLeavesByAge(t *testing.T) {
 	g.Expect(info.ModTime()).To(BeTemporally("~", time.Now(), time.Minute), "its use is kept in the times of its file")
 	// An eviction is counted when it is complete, which is after its file is gone.
 	g.Eventually(func() float64 { return cache.metric(t, "registry_cache_evictions_total", "ttl") }, waitLimit).Should(BeEquivalentTo(2))
+	g.Eventually(func() float64 { return cache.metric(t, "registry_cache_evicted_unused_seconds", "ttl") }, waitLimit).Should(BeEquivalentTo(2))
 
 	// Links that lead nowhere do no harm, and go with the next start.
 	repository := filepath.Join(cache.root, "docker/registry/v2/repositories", repositoryName)

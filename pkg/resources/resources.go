@@ -39,6 +39,9 @@ const (
 	serverPortName = "registry-cache"
 	debugPort      = 5001
 	debugPortName  = "debug"
+
+	// DebugPortName is the name of the port with metrics and health.
+	DebugPortName = debugPortName
 )
 
 // Cache is what the objects of one cache are made from.

@@ -99,8 +99,9 @@ func startExtension(ctx context.Context, seed client.Client, seedKubeconfig []by
 	Expect(err).NotTo(HaveOccurred())
 	healthAddress := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1]))
 	health := "http://" + healthAddress
-	cmd := exec.Command(extensionBinary, gardener.ControllerArguments(
-		kubeconfig, extensionNamespace, "127.0.0.1", ports[0], filepath.Join(directory, "webhook"), healthAddress)...)
+	cmd := exec.Command(extensionBinary, append(gardener.ControllerArguments(
+		kubeconfig, extensionNamespace, "127.0.0.1", ports[0], filepath.Join(directory, "webhook"), healthAddress),
+		"--healthcheck-sync-period=2s")...)
 	session, err := gexec.Start(cmd, GinkgoWriter, GinkgoWriter)
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() { session.Terminate().Wait(30 * time.Second) })

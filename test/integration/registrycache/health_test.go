@@ -1,0 +1,119 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package registrycache_test
+
+import (
+	"context"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
+	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
+)
+
+var _ = Describe("Conditions of the Extension", func() {
+	const (
+		systemComponents        = gardencorev1beta1.ShootSystemComponentsHealthy
+		observabilityComponents = gardencorev1beta1.ShootObservabilityComponentsHealthy
+	)
+
+	It("say which cache is ill, and why", func(ctx SpecContext) {
+		namespace := newShoot(ctx)
+		reconcile(ctx, namespace, cache{"upstream": "ill.example.com"}, cache{"upstream": "well.example.com"})
+		awaitApplied(ctx, namespace)
+		ill, _ := awaitPodAndClaim(ctx, "registry-ill-example-com")
+		well, _ := awaitPodAndClaim(ctx, "registry-well-example-com")
+		setReady(ctx, well)
+
+		By("not finding a node for one")
+		setStatus(ctx, ill, corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{
+			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/3 nodes are available: 3 Insufficient memory.",
+		}}})
+		expectCondition(ctx, namespace, systemComponents, gardencorev1beta1.ConditionFalse, And(
+			ContainSubstring("registry-ill-example-com: pod registry-ill-example-com-0 is Pending: 0/3 nodes are available: 3 Insufficient memory."),
+			Not(ContainSubstring("registry-well-example-com-0")),
+		))
+
+		By("not getting its image")
+		setStatus(ctx, ill, corev1.PodStatus{Phase: corev1.PodPending, ContainerStatuses: []corev1.ContainerStatus{{
+			Name: "registry-cache", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{
+				Reason: "ImagePullBackOff", Message: `Back-off pulling image "registry.test/registry-cache:v1"`,
+			}},
+		}}})
+		expectCondition(ctx, namespace, systemComponents, gardencorev1beta1.ConditionFalse,
+			ContainSubstring(`registry-ill-example-com-0 waits, ImagePullBackOff: Back-off pulling image "registry.test/registry-cache:v1"`))
+
+		By("ending again and again")
+		setStatus(ctx, ill, corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{
+			Name: "registry-cache", RestartCount: 7,
+			State:                corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: "back-off 5m0s"}},
+			LastTerminationState: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"}},
+		}}})
+		expectCondition(ctx, namespace, systemComponents, gardencorev1beta1.ConditionFalse,
+			ContainSubstring("registry-ill-example-com-0 waits, CrashLoopBackOff: it ended with exit code 137, OOMKilled, after 7 restarts"))
+
+		By("recovering")
+		setReady(ctx, ill)
+		Eventually(func(g Gomega) {
+			condition := v1beta1helper.GetCondition(getExtension(ctx, namespace).Status.Conditions, systemComponents)
+			g.Expect(condition.Message).NotTo(ContainSubstring("pod registry-"))
+		}).WithContext(ctx).Should(Succeed())
+	}, SpecTimeout(3*time.Minute))
+
+	It("say what is missing for the caches to be monitored", func(ctx SpecContext) {
+		namespace := newShoot(ctx)
+		reconcile(ctx, namespace, cache{"upstream": "docker.io"})
+		expectCondition(ctx, namespace, observabilityComponents, gardencorev1beta1.ConditionTrue, Equal("All health checks successful"))
+		_, rule, _ := monitoringObjects(ctx, namespace)
+		Expect(seed.Delete(ctx, rule)).To(Succeed())
+		expectCondition(ctx, namespace, observabilityComponents, gardencorev1beta1.ConditionProgressing,
+			ContainSubstring("PrometheusRule shoot-registry-cache is missing, the next reconciliation writes it"))
+
+		reconcile(ctx, namespace, cache{"upstream": "docker.io"})
+		expectCondition(ctx, namespace, observabilityComponents, gardencorev1beta1.ConditionTrue, Equal("All health checks successful"))
+	}, SpecTimeout(2*time.Minute))
+
+	It("are well of a Shoot without nodes", func(ctx SpecContext) {
+		namespace := newShoot(ctx)
+		updateShoot(ctx, namespace, func(shoot *gardencorev1beta1.Shoot) { shoot.Spec.Provider.Workers = nil })
+		awaitExtension(ctx, applyExtension(ctx, namespace, cache{"upstream": "docker.io"}), gardencorev1beta1.LastOperationStateSucceeded)
+		expectCondition(ctx, namespace, systemComponents, gardencorev1beta1.ConditionTrue, Equal("All health checks successful"))
+		expectCondition(ctx, namespace, observabilityComponents, gardencorev1beta1.ConditionTrue, Equal("All health checks successful"))
+	}, SpecTimeout(2*time.Minute))
+})
+
+func expectCondition(ctx context.Context, namespace string, conditionType gardencorev1beta1.ConditionType, status gardencorev1beta1.ConditionStatus, message OmegaMatcher) {
+	GinkgoHelper()
+	Eventually(func(g Gomega) {
+		condition := v1beta1helper.GetCondition(getExtension(ctx, namespace).Status.Conditions, conditionType)
+		g.Expect(condition).NotTo(BeNil())
+		g.Expect(condition.Message).To(message)
+		g.Expect(condition.Status).To(Equal(status))
+	}).WithContext(ctx).WithTimeout(time.Minute).Should(Succeed())
+}
+
+// setStatus does what a scheduler and a kubelet do.
+func setStatus(ctx context.Context, pod *corev1.Pod, status corev1.PodStatus) {
+	GinkgoHelper()
+	Eventually(func() error {
+		if err := shoot.Get(ctx, client.ObjectKeyFromObject(pod), pod); err != nil {
+			return err
+		}
+		pod.Status = status
+		return shoot.Status().Update(ctx, pod)
+	}).WithContext(ctx).Should(Succeed())
+}
+
+func setReady(ctx context.Context, pod *corev1.Pod) {
+	GinkgoHelper()
+	setStatus(ctx, pod, corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{
+		{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()},
+	}})
+}
