@@ -8,19 +8,16 @@ package charts
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 
 	"github.com/gardener/gardener/pkg/chartrenderer"
 	appsv1 "k8s.io/api/apps/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/apimachinery/pkg/version"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/gardener/gardener-extension-registry-cache/charts"
 )
@@ -89,14 +86,4 @@ func Decode(manifest []byte) ([]*unstructured.Unstructured, error) {
 			objects = append(objects, object)
 		}
 	}
-}
-
-// Create creates objects in a cluster. Fields that it does not know are errors.
-func Create(ctx context.Context, c client.Client, objects []*unstructured.Unstructured, options ...client.CreateOption) error {
-	for _, object := range objects {
-		if err := c.Create(ctx, object.DeepCopy(), append(options, client.FieldValidation(metav1.FieldValidationStrict))...); err != nil {
-			return fmt.Errorf("create %s %s: %w", object.GetKind(), object.GetName(), err)
-		}
-	}
-	return nil
 }

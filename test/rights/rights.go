@@ -170,4 +170,3 @@ func Unused(rights []Right, requests []Request) []string {
 func Refused(requests []Request) []Request {
 	return slices.DeleteFunc(slices.Clone(requests), func(r Request) bool { return !r.Refused })
 }
-

@@ -134,7 +134,7 @@ var _ = Describe("Failures", func() {
 
 	It("says whom to ask when it may not read a Secret", func(ctx SpecContext) {
 		binding := &rbacv1.ClusterRoleBinding{}
-		Expect(garden.Get(ctx, client.ObjectKey{Name: admissionUser}, binding)).To(Succeed())
+		Expect(garden.Get(ctx, client.ObjectKey{Name: configurationName}, binding)).To(Succeed())
 		Expect(garden.Delete(ctx, binding)).To(Succeed())
 		DeferCleanup(func(ctx SpecContext) {
 			binding.ResourceVersion = ""

@@ -40,6 +40,16 @@ func installChart(ctx context.Context, seed client.Client) []string {
 	return deployment.Spec.Template.Spec.Containers[0].Args
 }
 
+var _ = Describe("Charts", func() {
+	for name, release := range charts.Releases() {
+		if release.Chart == productcharts.Controller {
+			It("are accepted: "+name, func(ctx SpecContext) {
+				Expect(charts.DryRun(ctx, seed, release)).To(Succeed())
+			})
+		}
+	}
+})
+
 // All specs have been at work by then, and the control planes are still there.
 var _ = AfterSuite(func() {
 	requests, err := environment.SeedAudit.Requests(extensionUser)
