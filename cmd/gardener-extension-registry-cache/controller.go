@@ -123,7 +123,7 @@ func (o *controllerOptions) newManager() (manager.Manager, error) {
 	options.Cache.DefaultTransform = cache.TransformStripManagedFields()
 	options.Client.Cache = &client.CacheOptions{DisableFor: []client.Object{
 		// A Seed holds thousands of these, of which a reconcile reads a few.
-		&corev1.Secret{}, &corev1.ConfigMap{}, &corev1.Namespace{}, &resourcesv1alpha1.ManagedResource{}, &extensionsv1alpha1.Cluster{},
+		&corev1.Secret{}, &corev1.ConfigMap{}, &resourcesv1alpha1.ManagedResource{}, &extensionsv1alpha1.Cluster{},
 		// Of these the heartbeat and the registration of the webhook read one each. A
 		// cache would hold those of the whole Seed, and need the right to list them.
 		&coordinationv1.Lease{}, &admissionregistrationv1.MutatingWebhookConfiguration{},

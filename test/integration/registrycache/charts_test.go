@@ -24,7 +24,8 @@ var extensionUser = rights.ServiceAccount(extensionNamespace, productcharts.Cont
 
 // unmet are the rights that are needed though no spec uses them, with the reason.
 var unmet = map[string]string{
-	"list extensions.extensions.gardener.cloud": "an API server before Kubernetes 1.34 cannot stream a list as a watch",
+	"list extensions.extensions.gardener.cloud": "API servers before Kubernetes 1.34 cannot give a list by a watch",
+	"list namespaces": "the same",
 }
 
 // installChart creates all that the chart of the controller has, in a Seed without
