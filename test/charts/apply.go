@@ -6,13 +6,12 @@ package charts
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -37,16 +36,27 @@ func DryRun(ctx context.Context, c client.Client, release Release) error {
 		return err
 	}
 	for _, object := range objects {
-		data, err := json.Marshal(object)
-		if err != nil {
-			return fmt.Errorf("encode %s %s: %w", object.GetKind(), object.GetName(), err)
-		}
-		if err := c.Patch(ctx, object.DeepCopy(), client.RawPatch(types.ApplyPatchType, data), client.DryRunAll,
-			client.FieldOwner("test"), client.ForceOwnership, client.FieldValidation(metav1.FieldValidationStrict)); err != nil {
+		if err := dryRun(ctx, c, object); err != nil {
 			return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
 		}
 	}
 	return dryRunPod(ctx, c, release)
+}
+
+// dryRun creates an object, or upgrades the one that is there.
+func dryRun(ctx context.Context, c client.Client, object *unstructured.Unstructured) error {
+	validation := client.FieldValidation(metav1.FieldValidationStrict)
+	err := c.Create(ctx, object.DeepCopy(), client.DryRunAll, validation)
+	if !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	stored := object.DeepCopy()
+	if err := c.Get(ctx, client.ObjectKeyFromObject(object), stored); err != nil {
+		return err
+	}
+	object = object.DeepCopy()
+	object.SetResourceVersion(stored.GetResourceVersion())
+	return c.Update(ctx, object, client.DryRunAll, validation)
 }
 
 func dryRunPod(ctx context.Context, c client.Client, release Release) error {

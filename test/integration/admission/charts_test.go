@@ -23,7 +23,9 @@ import (
 )
 
 // unmet are the rights that are needed though no spec uses them, with the reason.
-var unmet = map[string]string{}
+var unmet = map[string]string{
+	"delete secrets in garden": "of the certificates of the webhooks old ones are deleted once they have been renewed, which takes weeks",
+}
 
 // installCharts creates all that the charts have, in clusters without controllers.
 func installCharts(ctx context.Context) {
@@ -69,7 +71,8 @@ var _ = AfterSuite(func() {
 		requests, err := installed.plane.audit.Requests(installed.user)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(requests).NotTo(BeEmpty())
-		Expect(rights.Refused(requests)).To(BeEmpty(), "the chart gives all rights that are asked for")
+		// One spec takes the rights away, and asks for its Secret.
+		Expect(rights.Refused(requests)).To(Or(BeEmpty(), HaveEach(HaveField("Name", credentials))), "the chart gives all rights that are asked for")
 		objects, err := installed.release.Objects()
 		Expect(err).NotTo(HaveOccurred())
 		granted, err := rights.Granted(objects)
