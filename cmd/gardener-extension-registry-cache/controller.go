@@ -13,6 +13,7 @@ import (
 	monitoringv1alpha1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1alpha1"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -157,11 +158,14 @@ func (o *controllerOptions) newManager() (manager.Manager, error) {
 		}
 	}
 	options.Cache.DefaultTransform = cache.TransformStripManagedFields()
-	// A Seed holds thousands of these, of which a reconcile reads a few; those of the
-	// Prometheus operator it may not even know.
 	options.Client.Cache = &client.CacheOptions{DisableFor: []client.Object{
-		&corev1.Secret{}, &corev1.ConfigMap{}, &coordinationv1.Lease{}, &resourcesv1alpha1.ManagedResource{}, &extensionsv1alpha1.Cluster{},
+		// A Seed holds thousands of these, of which a reconcile reads a few; those of the
+		// Prometheus operator it may not even know.
+		&corev1.Secret{}, &corev1.ConfigMap{}, &resourcesv1alpha1.ManagedResource{}, &extensionsv1alpha1.Cluster{},
 		&monitoringv1.PrometheusRule{}, &monitoringv1alpha1.ScrapeConfig{},
+		// Of these the heartbeat and the registration of the webhook read one each. A
+		// cache would hold those of the whole Seed, and need the right to list them.
+		&coordinationv1.Lease{}, &admissionregistrationv1.MutatingWebhookConfiguration{},
 	}}
 	config := rest.CopyConfig(o.rest.Completed().Config)
 	// The API server knows better than its client how much it can bear: it has
