@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -119,9 +121,12 @@ func (o *controllerOptions) newManager() (manager.Manager, error) {
 		return nil, fmt.Errorf("register types: %w", err)
 	}
 	options.Cache.DefaultTransform = cache.TransformStripManagedFields()
-	// A Seed holds thousands of these, of which a reconcile reads a few.
 	options.Client.Cache = &client.CacheOptions{DisableFor: []client.Object{
+		// A Seed holds thousands of these, of which a reconcile reads a few.
 		&corev1.Secret{}, &corev1.ConfigMap{}, &resourcesv1alpha1.ManagedResource{}, &extensionsv1alpha1.Cluster{},
+		// Of these the heartbeat and the registration of the webhook read one each. A
+		// cache would hold those of the whole Seed, and need the right to list them.
+		&coordinationv1.Lease{}, &admissionregistrationv1.MutatingWebhookConfiguration{},
 	}}
 
 	mgr, err := manager.New(o.rest.Completed().Config, options)
