@@ -19,13 +19,11 @@ func Releases() map[string]Release {
 		"controller-all":         Controller(allControllerValues()),
 		"controller-self-hosted": Controller(Values{"usablePorts": []any{30001, 30002, 30003}, "gardener": Values{"version": "v1.150.0", "selfHostedShootCluster": true}}),
 
-		"admission-runtime":          AdmissionRuntime(nil),
-		"admission-runtime-operator": AdmissionRuntime(OperatorRuntimeValues()),
-		"admission-runtime-all":      AdmissionRuntime(allAdmissionValues()),
-		"admission-application":      AdmissionApplication(nil),
-		"admission-application-operator": AdmissionApplication(Values{"gardener": Values{"virtualCluster": Values{
-			"enabled": true, "serviceAccount": Values{"name": "extension-admission-registry-cache", "namespace": "kube-system"},
-		}}}),
+		"admission-runtime":              AdmissionRuntime(nil),
+		"admission-runtime-operator":     AdmissionRuntime(OperatorRuntimeValues()),
+		"admission-runtime-all":          AdmissionRuntime(allAdmissionValues()),
+		"admission-application":          AdmissionApplication(nil),
+		"admission-application-operator": AdmissionApplication(OperatorApplicationValues()),
 	}
 }
 
@@ -46,7 +44,15 @@ func AdmissionApplication(values Values) Release {
 	return Release{Chart: charts.AdmissionApplication, Name: "registry-cache", Namespace: ExtensionNamespace, Values: values}
 }
 
-// OperatorRuntimeValues are what gardener-operator passes.
+// OperatorApplicationValues are what gardener-operator passes for the garden
+// cluster.
+func OperatorApplicationValues() Values {
+	return Values{"gardener": Values{"virtualCluster": Values{
+		"enabled": true, "serviceAccount": Values{"name": "extension-admission-registry-cache", "namespace": "kube-system"},
+	}}}
+}
+
+// OperatorRuntimeValues are what gardener-operator passes for the runtime cluster.
 func OperatorRuntimeValues() Values {
 	return Values{"gardener": Values{
 		"runtimeCluster": Values{"priorityClassName": "gardener-garden-system-400"},

@@ -16,8 +16,10 @@ import (
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/gardener/gardener-extension-registry-cache/test/gardener"
+	"github.com/gardener/gardener-extension-registry-cache/test/rights"
 )
 
 // Options says how to run the control planes. The zero value serves.
@@ -34,12 +36,15 @@ type Environment struct {
 	Seed, Shoot *rest.Config
 	// SeedKubeconfig and ShootKubeconfig are the same as kubeconfig files.
 	SeedKubeconfig, ShootKubeconfig []byte
+	// SeedAudit is what ServiceAccounts have asked the Seed's API server for.
+	SeedAudit *rights.Log
 	// ShootProxy is between gardener-resource-manager and the Shoot's API server,
 	// so that a test can give that faults. Others go by it if they are given its
 	// kubeconfig.
 	ShootProxy *Proxy
 
 	seedClient client.Client
+	seed       *plane
 	// dir and logs are the folders of what is started, guard ends it.
 	dir, logs string
 	guard     *guard
@@ -89,7 +94,7 @@ func Start(ctx context.Context, options Options) (_ *Environment, err error) {
 	if err := startPlanes(ctx, seed, shoot); err != nil {
 		return nil, err
 	}
-	e.Seed, e.SeedKubeconfig = seed.env.Config, seed.env.KubeConfig
+	e.Seed, e.SeedKubeconfig, e.SeedAudit, e.seed = seed.env.Config, seed.env.KubeConfig, seed.audit, seed
 	e.Shoot, e.ShootKubeconfig = shoot.env.Config, shoot.env.KubeConfig
 	if e.seedClient, err = client.New(e.Seed, client.Options{Scheme: kubernetes.SeedScheme}); err != nil {
 		return nil, fmt.Errorf("create client of the Seed: %w", err)
@@ -103,6 +108,12 @@ func Start(ctx context.Context, options Options) (_ *Environment, err error) {
 		return nil, err
 	}
 	return e, nil
+}
+
+// AddSeedUser returns the kubeconfig of a user of the Seed, who may do what RBAC
+// says.
+func (e *Environment) AddSeedUser(user envtest.User) ([]byte, error) {
+	return e.seed.addUser(user)
 }
 
 // Stop ends every process that Start started, waits for its end, and removes

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gardener/gardener-extension-registry-cache/test/gardener"
 	"github.com/gardener/gardener-extension-registry-cache/test/process"
+	"github.com/gardener/gardener-extension-registry-cache/test/rights"
 )
 
 // serviceRanges are the networks of the cluster IPs of each kind of cluster. Both
@@ -34,6 +35,7 @@ type plane struct {
 	logs  string
 	guard *guard
 	env   *envtest.Environment
+	audit *rights.Log
 	files []*os.File
 }
 
@@ -60,6 +62,13 @@ func (p *plane) start(ctx context.Context) error {
 			return fmt.Errorf("create folder of the %s: %w", p.name, err)
 		}
 	}
+	var arguments map[string]string
+	if p.audit, arguments, err = rights.NewLog(p.dir); err != nil {
+		return err
+	}
+	for argument, value := range arguments {
+		server.Configure().Set(argument, value)
+	}
 	etcdLog, err := p.log("etcd")
 	if err != nil {
 		return err
@@ -83,6 +92,19 @@ func (p *plane) start(ctx context.Context) error {
 		return fmt.Errorf("start control plane of the %s: %w\n%s", p.name, err, process.Tail(serverLog.Name()))
 	}
 	return nil
+}
+
+// addUser returns the kubeconfig of a user who may do what RBAC says.
+func (p *plane) addUser(user envtest.User) ([]byte, error) {
+	added, err := p.env.AddUser(user, nil)
+	if err != nil {
+		return nil, fmt.Errorf("add user %s to the %s: %w", user.Name, p.name, err)
+	}
+	kubeconfig, err := added.KubeConfig()
+	if err != nil {
+		return nil, fmt.Errorf("write kubeconfig of user %s of the %s: %w", user.Name, p.name, err)
+	}
+	return kubeconfig, nil
 }
 
 func (p *plane) stop() error {

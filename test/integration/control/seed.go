@@ -15,6 +15,7 @@ import (
 	"github.com/gardener/gardener/pkg/client/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/gardener/gardener-extension-registry-cache/test/gardener"
 	"github.com/gardener/gardener-extension-registry-cache/test/process"
@@ -70,6 +71,11 @@ func (e *Environment) StartSeed(ctx context.Context, name string) (_ *Seed, err 
 // in the first one.
 func (s *Seed) NewShootNamespace(ctx context.Context, shoot *gardencorev1beta1.Shoot) (string, error) {
 	return newShootNamespace(ctx, s.client, s.shootKubeconfig, shoot)
+}
+
+// AddUser returns the kubeconfig of a user of this Seed, who may do what RBAC says.
+func (s *Seed) AddUser(user envtest.User) ([]byte, error) {
+	return s.plane.addUser(user)
 }
 
 // Stop ends what StartSeed started. It is to be called once.

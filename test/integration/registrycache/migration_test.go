@@ -58,7 +58,7 @@ var _ = Describe("Control plane migration", func() {
 		DeferCleanup(destinationSeed.Stop)
 		destination, err := client.New(destinationSeed.Config, client.Options{Scheme: kubernetes.SeedScheme})
 		Expect(err).NotTo(HaveOccurred())
-		startExtension(ctx, destination, destinationSeed.Kubeconfig)
+		startExtension(ctx, destination, destinationSeed.AddUser)
 
 		By("migrating")
 		config := migrateExtension(ctx, namespace)

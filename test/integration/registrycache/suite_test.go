@@ -29,6 +29,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
@@ -38,13 +39,14 @@ import (
 	"github.com/gardener/gardener/pkg/client/kubernetes"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
+	"github.com/gardener/gardener-extension-registry-cache/test/charts"
 	"github.com/gardener/gardener-extension-registry-cache/test/gardener"
 	"github.com/gardener/gardener-extension-registry-cache/test/integration/control"
 	"github.com/gardener/gardener-extension-registry-cache/test/process"
 )
 
 // extensionNamespace is where the extension runs in the Seed.
-const extensionNamespace = "extension-registry-cache"
+const extensionNamespace = charts.ExtensionNamespace
 
 var (
 	environment *control.Environment
@@ -82,25 +84,30 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	shoot, err = client.New(environment.Shoot, client.Options{Scheme: kubernetes.ShootScheme})
 	Expect(err).NotTo(HaveOccurred())
 
-	extensionSession, healthURL = startExtension(ctx, seed, environment.SeedKubeconfig)
+	extensionSession, healthURL = startExtension(ctx, seed, environment.AddSeedUser)
 }, NodeTimeout(10*time.Minute))
 
-// startExtension runs the extension as its Deployment in a Seed does, except
-// that the API server reaches the webhook by URL. It returns the process, and where
-// it serves health checks.
-func startExtension(ctx context.Context, seed client.Client, seedKubeconfig []byte) (*gexec.Session, string) {
+// startExtension runs the extension as its Deployment in a Seed does, with the
+// rights and the arguments that its chart gives it, except that the API server
+// reaches the webhook by URL. It returns the process, and where it serves health
+// checks.
+func startExtension(ctx context.Context, seed client.Client, addUser func(envtest.User) ([]byte, error)) (*gexec.Session, string) {
 	GinkgoHelper()
 	Expect(seed.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: extensionNamespace}})).To(Succeed())
+	arguments := installChart(ctx, seed)
 	directory := GinkgoT().TempDir()
 	kubeconfig := filepath.Join(directory, "kubeconfig")
+	seedKubeconfig, err := addUser(extensionUser)
+	Expect(err).NotTo(HaveOccurred())
 	Expect(os.WriteFile(kubeconfig, seedKubeconfig, 0o600)).To(Succeed())
 
 	ports, err := process.FreePorts(2)
 	Expect(err).NotTo(HaveOccurred())
 	healthAddress := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1]))
 	health := "http://" + healthAddress
-	cmd := exec.Command(extensionBinary, gardener.ControllerArguments(
-		kubeconfig, extensionNamespace, "127.0.0.1", ports[0], filepath.Join(directory, "webhook"), healthAddress)...)
+	// Of an argument that is given twice the second one counts.
+	cmd := exec.Command(extensionBinary, append(arguments, gardener.ControllerArguments(
+		kubeconfig, extensionNamespace, "127.0.0.1", ports[0], filepath.Join(directory, "webhook"), healthAddress)[1:]...)...)
 	session, err := gexec.Start(cmd, GinkgoWriter, GinkgoWriter)
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() { session.Terminate().Wait(30 * time.Second) })

@@ -1,0 +1,68 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package registrycache_test
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	productcharts "github.com/gardener/gardener-extension-registry-cache/charts"
+	"github.com/gardener/gardener-extension-registry-cache/test/charts"
+	"github.com/gardener/gardener-extension-registry-cache/test/rights"
+)
+
+// extensionUser is whom the extension is for the Seed: the ServiceAccount of its
+// chart.
+var extensionUser = rights.ServiceAccount(extensionNamespace, productcharts.Controller)
+
+// unmet are the rights that are needed though no spec uses them, with the reason.
+var unmet = map[string]string{
+	"list extensions.extensions.gardener.cloud": "API servers before Kubernetes 1.34 cannot give a list by a watch",
+	"list namespaces": "the same",
+}
+
+// installChart creates all that the chart of the controller has, in a Seed without
+// controllers, and returns the arguments of the program.
+func installChart(ctx context.Context, seed client.Client) []string {
+	GinkgoHelper()
+	release := charts.Controller(nil)
+	objects, err := release.Objects()
+	Expect(err).NotTo(HaveOccurred())
+	Expect(charts.Create(ctx, seed, objects)).To(Succeed())
+	deployment, err := release.Deployment()
+	Expect(err).NotTo(HaveOccurred())
+	return deployment.Spec.Template.Spec.Containers[0].Args
+}
+
+var _ = Describe("Charts", func() {
+	for name, release := range charts.Releases() {
+		if release.Chart == productcharts.Controller {
+			It("are accepted: "+name, func(ctx SpecContext) {
+				Expect(charts.DryRun(ctx, seed, release)).To(Succeed())
+			})
+		}
+	}
+})
+
+// All specs have been at work by then, and the control planes are still there.
+var _ = AfterSuite(func() {
+	requests, err := environment.SeedAudit.Requests(extensionUser)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(requests).NotTo(BeEmpty())
+	Expect(rights.Refused(requests)).To(BeEmpty(), "the chart gives all rights that are asked for")
+	if config, _ := GinkgoConfiguration(); len(config.FocusStrings) > 0 || len(config.FocusFiles) > 0 {
+		return // what did not run has used nothing
+	}
+	objects, err := charts.Controller(nil).Objects()
+	Expect(err).NotTo(HaveOccurred())
+	granted, err := rights.Granted(objects)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(rights.Unused(granted, requests)).To(ConsistOf(slices.Collect(maps.Keys(unmet))), "the chart gives no more rights than are used")
+})
