@@ -47,6 +47,10 @@ build: ## Build the binaries into bin/.
 images: ## Build the container images into bin/images; REGISTRY= pushes them.
 	@hack/images.sh
 
+.PHONY: charts
+charts: ## Pack the Helm charts into bin/charts; REGISTRY= pushes them.
+	@hack/charts.sh
+
 .PHONY: clean
 clean: ## Remove what was built; tools stay in the user's cache folder.
 	@rm -rf bin

@@ -3,7 +3,8 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-# Writes all generated files anew: deep copies, defaults and the API reference.
+# Writes all generated files anew: deep copies, defaults, the API reference, and the
+# registration of the extension.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,3 +18,5 @@ apis=(./pkg/apis/config/v1alpha1 ./pkg/apis/mirror/v1alpha1 ./pkg/apis/registry/
 
 "$crd_ref_docs" --log-level ERROR --config hack/api-reference.yaml --renderer markdown \
   --source-path pkg/apis --output-path docs/usage/api-reference.md
+
+go run ./hack/charts -registration example/controller-registration.yaml

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+#
+# SPDX-License-Identifier: Apache-2.0
+
+# Packs the Helm charts into bin/charts, and pushes them to REGISTRY, below
+# /charts, if that is set; INSECURE=true pushes by plain HTTP.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+arguments=()
+if [ -n "${REGISTRY:-}" ]; then
+  arguments+=(-registry "$REGISTRY" "-insecure=${INSECURE:-false}")
+fi
+env -u GOOS -u GOARCH go run ./hack/charts "${arguments[@]}" "$@"
