@@ -23,12 +23,17 @@ var definitions = map[string][]string{
 		"example/seed-crds/10-crd-monitoring.coreos.com_scrapeconfigs.yaml",
 		"example/seed-crds/10-crd-autoscaling.k8s.io_verticalpodautoscalers.yaml",
 	},
+	// What the runtime cluster of a garden has beside those of a Seed.
+	"runtime": {
+		"example/operator/10-crd-operator.gardener.cloud_extensions.yaml",
+		"example/seed-crds/10-crd-monitoring.coreos.com_servicemonitors.yaml",
+	},
 	"shoot": {
 		"example/seed-crds/10-crd-autoscaling.k8s.io_verticalpodautoscalers.yaml",
 	},
 }
 
-// DefinitionFiles returns the files with the CRDs of a "seed" or a "shoot", in the
+// DefinitionFiles returns the files with the CRDs of a "seed", a "runtime" cluster or a "shoot", in the
 // very version of Gardener that the module under test requires.
 func DefinitionFiles(ctx context.Context, kind string) ([]string, error) {
 	patterns, known := definitions[kind]

@@ -28,6 +28,7 @@ import (
 	"github.com/gardener/gardener/pkg/component/extensions/extension"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
+	"github.com/gardener/gardener-extension-registry-cache/test/charts"
 )
 
 const (
@@ -43,7 +44,7 @@ var _ = Describe("Admission", func() {
 		awaitRegistration(ctx)
 		configuration := &admissionregistrationv1.ValidatingWebhookConfiguration{}
 		Expect(garden.Get(ctx, client.ObjectKey{Name: configurationName}, configuration)).To(Succeed())
-		Expect(configuration.OwnerReferences).To(ConsistOf(And(HaveField("Kind", "Namespace"), HaveField("Name", "garden"))))
+		Expect(configuration.OwnerReferences).To(ConsistOf(And(HaveField("Kind", "Namespace"), HaveField("Name", charts.ExtensionNamespace))))
 		Expect(configuration.Webhooks).To(ConsistOf(
 			HaveField("Name", "registry-cache.admission-registry-cache.extensions.gardener.cloud"),
 			HaveField("Name", "registry-mirror.admission-registry-cache.extensions.gardener.cloud"),
@@ -85,8 +86,10 @@ var _ = Describe("Admission", func() {
 		example := readShoot(file)
 		shoot := newShoot(example.Name)
 		shoot.Spec.Extensions, shoot.Spec.Resources = example.Spec.Extensions, example.Spec.Resources
-		secret, _, _ := strings.Cut(readExample(file), "\n---\n")
-		Expect(kubectlApply(ctx, secret)).To(BeEmpty())
+		content := readExample(file)
+		if last := strings.LastIndex(content, "\n---\n"); last > 0 {
+			Expect(kubectlApply(ctx, content[:last])).To(BeEmpty(), "its Secrets")
+		}
 
 		Expect(kubectlApply(ctx, toYAML(shoot))).To(BeEmpty())
 
@@ -96,6 +99,13 @@ var _ = Describe("Admission", func() {
 	},
 		Entry("caches", "shoot.yaml", cacheLabel),
 		Entry("mirrors", "shoot-registry-mirror.yaml", mirrorLabel),
+		Entry("both", "shoot-cache-and-mirror.yaml", cacheLabel),
+		Entry("both", "shoot-cache-and-mirror.yaml", mirrorLabel),
+		Entry("credentials", "shoot-credentials.yaml", cacheLabel),
+		Entry("high availability", "shoot-high-availability.yaml", cacheLabel),
+		Entry("proxies", "shoot-proxy.yaml", cacheLabel),
+		Entry("Services", "shoot-service.yaml", cacheLabel),
+		Entry("volumes", "shoot-volume.yaml", cacheLabel),
 	)
 
 	DescribeTable("refuses the bad examples with what they say", func(ctx SpecContext, file string) {

@@ -7,6 +7,7 @@ package admission_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -25,18 +26,37 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
 
+	"github.com/gardener/gardener-extension-registry-cache/test/charts"
 	"github.com/gardener/gardener-extension-registry-cache/test/gardener"
 	"github.com/gardener/gardener-extension-registry-cache/test/process"
+	"github.com/gardener/gardener-extension-registry-cache/test/rights"
 )
 
-// admissionUser is whom our admission is for both clusters.
-const admissionUser = "admission-registry-cache"
+// gardenUser and runtimeUser are whom our admission is for each cluster: the
+// ServiceAccounts of gardener-operator and of the chart.
+var (
+	gardenUser  = rights.ServiceAccount("kube-system", "extension-admission-registry-cache")
+	runtimeUser = rights.ServiceAccount("garden", "gardener-extension-admission-registry-cache")
+)
+
+// runtimeChart and gardenChart are installed as gardener-operator does it, with
+// the heartbeat.
+var (
+	runtimeChart = charts.AdmissionRuntime(withHeartbeat(charts.OperatorRuntimeValues()))
+	gardenChart  = charts.AdmissionApplication(charts.OperatorApplicationValues())
+)
+
+func withHeartbeat(values charts.Values) charts.Values {
+	values["heartbeat"] = charts.Values{"enabled": true}
+	return values
+}
 
 // controlPlane is a kube-apiserver with its etcd.
 type controlPlane struct {
 	*envtest.Environment
-	name string
-	log  *os.File
+	name  string
+	log   *os.File
+	audit *rights.Log
 }
 
 // newControlPlane returns a control plane that is not started yet and gets a folder
@@ -53,7 +73,12 @@ func newControlPlane(name, dir string, arguments map[string]string) (*controlPla
 			return nil, fmt.Errorf("create folder of the %s cluster: %w", name, err)
 		}
 	}
-	for argument, value := range arguments {
+	audit, auditArguments, err := rights.NewLog(dir)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(auditArguments, arguments)
+	for argument, value := range auditArguments {
 		server.Configure().Set(argument, value)
 	}
 	for binary, path := range map[string]*string{"etcd": &etcd.Path, "kube-apiserver": &server.Path} {
@@ -66,7 +91,7 @@ func newControlPlane(name, dir string, arguments map[string]string) (*controlPla
 	}
 	etcd.Err, server.Err = log, log
 	environment := &envtest.Environment{ControlPlane: envtest.ControlPlane{APIServer: server, Etcd: etcd}, ControlPlaneStartTimeout: time.Minute}
-	return &controlPlane{environment, name, log}, nil
+	return &controlPlane{environment, name, log, audit}, nil
 }
 
 func (p *controlPlane) start() error {
@@ -193,17 +218,23 @@ type admissionProcess struct {
 	webhookURL string
 }
 
-// startAdmission runs the binary as its Deployment in the runtime cluster does.
-// Its files get a folder below dir.
+// startAdmission runs the binary as its Deployment in the runtime cluster does, with
+// the arguments of the chart. Its files get a folder below dir.
 func startAdmission(ctx context.Context, binary, dir, gardenKubeconfig, runtimeKubeconfig string, webhookPort int) (*admissionProcess, error) {
 	ports, err := process.FreePorts(1)
 	if err != nil {
 		return nil, err
 	}
 	health := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0]))
+	deployment, err := runtimeChart.Deployment()
+	if err != nil {
+		return nil, err
+	}
+	// Of an argument that is given twice the second one counts.
+	arguments := append(deployment.Spec.Template.Spec.Containers[0].Args,
+		gardener.AdmissionArguments(gardenKubeconfig, runtimeKubeconfig, "garden", webhookPort, filepath.Join(dir, "webhook"), health)[1:]...)
 	p, err := process.New(process.Options{
-		Name: "admission", Binary: binary, LogDir: dir, ReadyURL: "http://" + health + "/readyz",
-		Args: gardener.AdmissionArguments(gardenKubeconfig, runtimeKubeconfig, "garden", webhookPort, filepath.Join(dir, "webhook"), health),
+		Name: "admission", Binary: binary, LogDir: dir, ReadyURL: "http://" + health + "/readyz", Args: arguments,
 	})
 	if err != nil {
 		return nil, err

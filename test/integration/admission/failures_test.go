@@ -37,8 +37,10 @@ import (
 // must be answered.
 const inFlight = 600
 
+// credentials is the Secret that the Shoots here refer to.
+const credentials = "failures-credentials"
+
 var _ = Describe("Failures", func() {
-	const credentials = "failures-credentials"
 	var withCredentials *gardencorev1beta1.Shoot
 
 	BeforeEach(func(ctx SpecContext) {
@@ -134,7 +136,7 @@ var _ = Describe("Failures", func() {
 
 	It("says whom to ask when it may not read a Secret", func(ctx SpecContext) {
 		binding := &rbacv1.ClusterRoleBinding{}
-		Expect(garden.Get(ctx, client.ObjectKey{Name: admissionUser}, binding)).To(Succeed())
+		Expect(garden.Get(ctx, client.ObjectKey{Name: configurationName}, binding)).To(Succeed())
 		Expect(garden.Delete(ctx, binding)).To(Succeed())
 		DeferCleanup(func(ctx SpecContext) {
 			binding.ResourceVersion = ""
@@ -227,7 +229,7 @@ var _ = Describe("Failures", func() {
 		for _, request := range proxy.seen("/") {
 			Expect(request).To(Or(
 				HavePrefix("GET /api/v1/namespaces/garden-dev/secrets/"),
-				HavePrefix("GET /api/v1/namespaces/garden"),
+				Equal("GET /api/v1/namespaces/extension-registry-cache"),
 				HaveSuffix("/validatingwebhookconfigurations/gardener-extension-admission-registry-cache"),
 				Equal("POST /apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"),
 				Equal("GET /api"), Equal("GET /apis"),

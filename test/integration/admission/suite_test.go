@@ -33,10 +33,13 @@ import (
 var (
 	// garden and runtimeCluster are clients of their administrators.
 	garden, runtimeCluster client.Client
-	user                   *kubectl
-	proxy                  *gardenProxy
-	admission              *admissionProcess
-	admissionLog           string
+	// gardenPlane and runtimePlane are those clusters.
+	gardenPlane, runtimePlane *controlPlane
+	// user and operator run kubectl in the garden and in the runtime cluster.
+	user, operator *kubectl
+	proxy          *gardenProxy
+	admission      *admissionProcess
+	admissionLog   string
 	// startAdmissionAnew starts the admission as the suite did, at the same address.
 	startAdmissionAnew func(context.Context)
 )
@@ -59,13 +62,16 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 
 	aggregation, err := gardener.AggregationArguments(dir)
 	Expect(err).NotTo(HaveOccurred())
-	gardenPlane, err := newControlPlane("garden", dir, aggregation)
+	gardenPlane, err = newControlPlane("garden", dir, aggregation)
 	Expect(err).NotTo(HaveOccurred())
-	runtimePlane, err := newControlPlane("runtime", dir, nil)
+	runtimePlane, err = newControlPlane("runtime", dir, nil)
 	Expect(err).NotTo(HaveOccurred())
 	// It is a Seed, too.
-	runtimePlane.CRDInstallOptions.Paths, err = gardener.DefinitionFiles(ctx, "seed")
-	Expect(err).NotTo(HaveOccurred())
+	for _, kind := range []string{"seed", "runtime"} {
+		files, err := gardener.DefinitionFiles(ctx, kind)
+		Expect(err).NotTo(HaveOccurred())
+		runtimePlane.CRDInstallOptions.Paths = append(runtimePlane.CRDInstallOptions.Paths, files...)
+	}
 	startPlanes(gardenPlane, runtimePlane)
 
 	garden, err = client.New(gardenPlane.Config, client.Options{Scheme: kubernetes.GardenScheme})
@@ -75,17 +81,18 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	startGardener(ctx, dir, gardenPlane)
 	user, err = newKubectl("garden", dir, gardenPlane.KubeConfig)
 	Expect(err).NotTo(HaveOccurred())
-	operator, err := newKubectl("runtime", dir, runtimePlane.KubeConfig)
+	operator, err = newKubectl("runtime", dir, runtimePlane.KubeConfig)
 	Expect(err).NotTo(HaveOccurred())
 	apply(ctx, user, "testdata/garden.yaml")
-	apply(ctx, operator, "testdata/runtime.yaml")
+	apply(ctx, user, filepath.Join(examples, "controller-registration.yaml"))
+	installCharts(ctx)
 
-	proxy, err = newGardenProxy(newUser(gardenPlane).Config())
+	proxy, err = newGardenProxy(newUser(gardenPlane, gardenUser).Config())
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(proxy.Close)
 	gardenKubeconfig, err := proxy.kubeconfig()
 	Expect(err).NotTo(HaveOccurred())
-	runtimeKubeconfig, err := newUser(runtimePlane).KubeConfig()
+	runtimeKubeconfig, err := newUser(runtimePlane, runtimeUser).KubeConfig()
 	Expect(err).NotTo(HaveOccurred())
 	for name, content := range map[string][]byte{"garden.admission": gardenKubeconfig, "runtime.admission": runtimeKubeconfig} {
 		Expect(os.WriteFile(filepath.Join(dir, name), content, 0o600)).To(Succeed())
@@ -134,11 +141,11 @@ func startGardener(ctx context.Context, dir string, plane *controlPlane) {
 }
 
 // newUser returns a user of a cluster who may do what RBAC says.
-func newUser(plane *controlPlane) *envtest.AuthenticatedUser {
+func newUser(plane *controlPlane, user envtest.User) *envtest.AuthenticatedUser {
 	GinkgoHelper()
-	user, err := plane.AddUser(envtest.User{Name: admissionUser}, &rest.Config{QPS: -1})
+	added, err := plane.AddUser(user, &rest.Config{QPS: -1})
 	Expect(err).NotTo(HaveOccurred())
-	return user
+	return added
 }
 
 // apply has kubectl apply a file. A garden needs a moment until it knows what was
