@@ -30,6 +30,8 @@ import (
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
+	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
 	"github.com/gardener/gardener/pkg/client/kubernetes"
 	"github.com/gardener/gardener/pkg/utils/managedresources"
 	secretsutils "github.com/gardener/gardener/pkg/utils/secrets"
@@ -96,7 +98,24 @@ var _ = Describe("Switch in place", func() {
 			Expect(counts.Blobs).To(BeZero())
 			Expect(counts.Manifests).To(BeZero())
 		}
-	}, SpecTimeout(3*time.Minute))
+
+		By("going back, which takes more than the existing extension does")
+		existing.deploy(ctx)
+		Eventually(func(g Gomega) {
+			managedResource := getManagedResource(ctx, namespace, "extension-registry-cache")
+			applied := v1beta1helper.GetCondition(managedResource.Status.Conditions, resourcesv1alpha1.ResourcesApplied)
+			g.Expect(applied).To(HaveValue(HaveField("Message", ContainSubstring("field is immutable"))))
+		}).WithContext(ctx).Should(Succeed())
+		ours := []client.DeleteAllOfOption{client.InNamespace(metav1.NamespaceSystem), client.HasLabels{"upstream-host"}}
+		Expect(shoot.DeleteAllOf(ctx, &corev1.Secret{}, append(ours, client.MatchingFields{"type": string(corev1.SecretTypeTLS)})...)).To(Succeed())
+		Expect(shoot.DeleteAllOf(ctx, &appsv1.StatefulSet{}, append(ours, client.PropagationPolicy(metav1.DeletePropagationOrphan))...)).To(Succeed())
+		Eventually(func(g Gomega) {
+			back := existing.read(ctx)
+			g.Expect(back.statefulSet.Spec.PodManagementPolicy).To(Equal(appsv1.OrderedReadyPodManagement))
+			g.Expect(back.service.UID).To(Equal(before.service.UID))
+			g.Expect(back.claim.UID).To(Equal(before.claim.UID))
+		}).WithContext(ctx).WithTimeout(time.Minute).Should(Succeed())
+	}, SpecTimeout(4*time.Minute))
 })
 
 const (
