@@ -86,11 +86,7 @@ unit() {
 # binaries that the tests build and run.
 integration() {
   hack/require.sh curl # for the script that runs on nodes
-<<<<<<< ours
-  with integration go test -count 1 -p 1 -timeout 20m "$@" ./test/integration/... ./test/conformance ./test/monitoring
-=======
-  with integration go test -count 1 -p 1 -timeout 30m "$@" ./test/integration/... ./test/conformance
->>>>>>> theirs
+  with integration go test -count 1 -p 1 -timeout 30m "$@" ./test/integration/... ./test/conformance ./test/monitoring
 }
 
 # check_machine says whether this machine can run the test cluster: its exit code

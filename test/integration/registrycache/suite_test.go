@@ -206,8 +206,12 @@ func applyExtensionConfig(ctx context.Context, namespace string, config []byte) 
 // asked for, and returns the Extension. It fails if that ended otherwise.
 func awaitExtension(ctx context.Context, extension *extensionsv1alpha1.Extension, state gardencorev1beta1.LastOperationState) *extensionsv1alpha1.Extension {
 	GinkgoHelper()
-	requested, err := time.Parse(time.RFC3339Nano, extension.Annotations[v1beta1constants.GardenerTimestamp])
-	Expect(err).NotTo(HaveOccurred())
+	var requested time.Time
+	if timestamp, found := extension.Annotations[v1beta1constants.GardenerTimestamp]; found {
+		var err error
+		requested, err = time.Parse(time.RFC3339Nano, timestamp)
+		Expect(err).NotTo(HaveOccurred())
+	}
 	// The operation annotation goes shortly before the controller says that it begins:
 	// only the time tells that this is not an older result.
 	Eventually(func(g Gomega) {
