@@ -99,9 +99,8 @@ func startExtension(ctx context.Context, seed client.Client, seedKubeconfig []by
 	Expect(err).NotTo(HaveOccurred())
 	healthAddress := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1]))
 	health := "http://" + healthAddress
-	cmd := exec.Command(extensionBinary, append(gardener.ControllerArguments(
-		kubeconfig, extensionNamespace, "127.0.0.1", ports[0], filepath.Join(directory, "webhook"), healthAddress),
-		"--healthcheck-sync-period=2s")...)
+	cmd := exec.Command(extensionBinary, gardener.ControllerArguments(
+		kubeconfig, extensionNamespace, "127.0.0.1", ports[0], filepath.Join(directory, "webhook"), healthAddress)...)
 	session, err := gexec.Start(cmd, GinkgoWriter, GinkgoWriter)
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() { session.Terminate().Wait(30 * time.Second) })
@@ -215,6 +214,18 @@ func reconcile(ctx context.Context, namespace string, caches ...cache) *v1alpha3
 	status, err := v1alpha3.DecodeStatus(extension.Status.ProviderStatus.Raw)
 	Expect(err).NotTo(HaveOccurred())
 	return status
+}
+
+// awaitQuiet waits until nobody works on an Extension: what the health check writes
+// while it is reconciled has it reconciled once more.
+func awaitQuiet(ctx context.Context, namespace string) {
+	GinkgoHelper()
+	version := ""
+	Eventually(func() bool {
+		before := version
+		version = getExtension(ctx, namespace).ResourceVersion
+		return version == before
+	}).WithContext(ctx).WithPolling(2 * time.Second).Should(BeTrue())
 }
 
 func getExtension(ctx context.Context, namespace string) *extensionsv1alpha1.Extension {
