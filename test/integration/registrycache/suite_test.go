@@ -108,7 +108,7 @@ func startExtension(ctx context.Context, seed client.Client, addUser func(envtes
 	// Of an argument that is given twice the second one counts.
 	arguments = append(arguments, gardener.ControllerArguments(
 		kubeconfig, extensionNamespace, "127.0.0.1", ports[0], filepath.Join(directory, "webhook"), healthAddress)[1:]...)
-	cmd := exec.Command(extensionBinary, append(arguments, "--healthcheck-sync-period=2s")...)
+	cmd := exec.Command(extensionBinary, arguments...)
 	session, err := gexec.Start(cmd, GinkgoWriter, GinkgoWriter)
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() { session.Terminate().Wait(30 * time.Second) })
@@ -233,6 +233,18 @@ func reconcile(ctx context.Context, namespace string, caches ...cache) *v1alpha3
 	status, err := v1alpha3.DecodeStatus(extension.Status.ProviderStatus.Raw)
 	Expect(err).NotTo(HaveOccurred())
 	return status
+}
+
+// awaitQuiet waits until nobody works on an Extension: what the health check writes
+// while it is reconciled has it reconciled once more.
+func awaitQuiet(ctx context.Context, namespace string) {
+	GinkgoHelper()
+	version := ""
+	Eventually(func() bool {
+		before := version
+		version = getExtension(ctx, namespace).ResourceVersion
+		return version == before
+	}).WithContext(ctx).WithPolling(2 * time.Second).Should(BeTrue())
 }
 
 func getExtension(ctx context.Context, namespace string) *extensionsv1alpha1.Extension {

@@ -77,6 +77,7 @@ var _ = Describe("Update", Ordered, func() {
 	}, SpecTimeout(time.Minute))
 
 	It("waits for the annotation with which gardenlet asks for it", func(ctx SpecContext) {
+		awaitQuiet(ctx, namespace)
 		extension := getExtension(ctx, namespace)
 		observed := extension.Status.ObservedGeneration
 		patch := client.MergeFrom(extension.DeepCopy())
