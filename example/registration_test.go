@@ -14,6 +14,7 @@ import (
 	operatorv1alpha1 "github.com/gardener/gardener/pkg/apis/operator/v1alpha1"
 	. "github.com/onsi/gomega"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	"k8s.io/utils/ptr"
 
 	"github.com/gardener/gardener-extension-registry-cache/charts"
 	mirrorv1alpha1 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/mirror/v1alpha1"
@@ -62,11 +63,13 @@ func TestOperatorExtensionHasTheCharts(t *testing.T) {
 	}
 }
 
-// typesOf returns the types of Extensions, which only Shoots use.
+// typesOf returns the types of Extensions which only Shoots use, those without workers
+// among them.
 func typesOf(resources []gardencorev1beta1.ControllerResource) []string {
 	var types []string
 	for _, resource := range resources {
-		if resource.Kind == "Extension" && len(resource.ClusterCompatibility) == 1 && resource.ClusterCompatibility[0] == gardencorev1beta1.ClusterTypeShoot {
+		if resource.Kind == "Extension" && len(resource.ClusterCompatibility) == 1 && resource.ClusterCompatibility[0] == gardencorev1beta1.ClusterTypeShoot &&
+			ptr.Deref(resource.WorkerlessSupported, false) {
 			types = append(types, resource.Type)
 		}
 	}

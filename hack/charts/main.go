@@ -55,9 +55,11 @@ spec:
   - kind: Extension
     type: registry-cache
     clusterCompatibility: [shoot]
+    workerlessSupported: true # where nobody pulls, nothing is done
   - kind: Extension
     type: registry-mirror
     clusterCompatibility: [shoot]
+    workerlessSupported: true # where nobody pulls, nothing is done
 `
 
 func main() {

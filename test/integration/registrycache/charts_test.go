@@ -25,7 +25,9 @@ var extensionUser = rights.ServiceAccount(extensionNamespace, productcharts.Cont
 // unmet are the rights that are needed though no spec uses them, with the reason.
 var unmet = map[string]string{
 	"list extensions.extensions.gardener.cloud": "API servers before Kubernetes 1.34 cannot give a list by a watch",
-	"list namespaces": "the same",
+	"list namespaces":                         "the same",
+	"list clusters.extensions.gardener.cloud": "the same",
+	"patch configmaps":                        "the dashboard changes with the version of the extension only",
 }
 
 // installChart creates all that the chart of the controller has, in a Seed without
