@@ -20,6 +20,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"k8s.io/utils/ptr"
+
+	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/upstream"
 	upstreamtest "github.com/gardener/gardener-extension-registry-cache/test/upstream"
@@ -129,6 +132,81 @@ var _ = Describe("Main job", func() {
 		Expect(node.expectPull(ctx, source, "warm private image", "private/app:v1", image).Blobs).To(BeZero())
 		Expect(string(cachePod.session.Err.Contents())).NotTo(ContainSubstring("s3cr3t"))
 	}, SpecTimeout(2*time.Minute))
+
+	It("pulls private images with credentials that were changed, and is not restarted", func(ctx SpecContext) {
+		source := startUpstream("robot", "s3cr3t")
+		first := pushImage(source, "private/app", "v1", remote.WithAuth(&authn.Basic{Username: "robot", Password: "s3cr3t"}))
+		namespace := newShoot(ctx, secretReference("robot", "robot-v1"))
+		createReferencedSecret(ctx, namespace, "robot-v1", map[string]string{"username": "robot", "password": "s3cr3t"})
+		createReferencedSecret(ctx, namespace, "robot-v2", map[string]string{"username": "robot", "password": "n3w"})
+		private, cacheName := cache{"upstream": source.Host(), "remoteURL": source.URL(), "secretReferenceName": "robot"}, upstream.ResourceName(source.Host())
+		reconcile(ctx, namespace, private)
+		osc := eventuallyMutated(ctx, newOperatingSystemConfig(namespace, "pool-a"))
+		node := newNode(osc)
+		node.start(osc)
+		cachePod := startPod(ctx, cacheName)
+		Eventually(node.hostsTOML).WithArguments(source.Host()).Should(BeAnExistingFile())
+		node.expectPull(ctx, source, "with the old credentials", "private/app:v1", first)
+		cachePod.awaitStored()
+
+		updateShoot(ctx, namespace, func(shoot *gardencorev1beta1.Shoot) {
+			shoot.Spec.Resources = []gardencorev1beta1.NamedResourceReference{secretReference("robot", "robot-v2")}
+		})
+		reconcile(ctx, namespace, private)
+		Eventually(func() map[string][]byte { return secretOf(ctx, cacheName+"-credentials").Data }).
+			WithContext(ctx).Should(HaveKeyWithValue("password", []byte("n3w")))
+		cachePod.syncSecret(ctx, cacheName+"-credentials")
+		Expect(source.SetUser("robot", "n3w")).To(Succeed())
+		second := pushImage(source, "private/app", "v2", remote.WithAuth(&authn.Basic{Username: "robot", Password: "n3w"}))
+
+		// The node has no credentials: what it gets, it gets from the cache.
+		Eventually(func() error {
+			_, err := node.pull(ctx, source.Host()+"/private/app:v2")
+			return err
+		}).WithContext(ctx).Should(Succeed())
+		cachePod.awaitStored()
+		Expect(node.expectPull(ctx, source, "with the new credentials", "private/app:v2", second).Blobs).To(BeZero())
+		Expect(cachePod.session.ExitCode()).To(Equal(-1), "it is the same process")
+		Expect(string(cachePod.session.Err.Contents())).NotTo(Or(ContainSubstring("s3cr3t"), ContainSubstring("n3w")))
+	}, SpecTimeout(2*time.Minute))
+
+	It("has stored what it stored when its volume has grown", func(ctx SpecContext) {
+		createStorageClass(ctx, growingClass, ptr.To(true))
+		source := startUpstream("", "")
+		image := pushImage(source, "library/app", "v1")
+		cacheName := upstream.ResourceName(source.Host())
+		sizedCache := func(size string) cache {
+			config := sized(source.Host(), size, growingClass)
+			config["remoteURL"] = source.URL()
+			return config
+		}
+		namespace := newShoot(ctx)
+		reconcile(ctx, namespace, sizedCache("10Gi"))
+		osc := eventuallyMutated(ctx, newOperatingSystemConfig(namespace, "pool-a"))
+		node := newNode(osc)
+		node.start(osc)
+		cachePod := startPod(ctx, cacheName)
+		Eventually(node.hostsTOML).WithArguments(source.Host()).Should(BeAnExistingFile())
+		node.expectPull(ctx, source, "before the volume grows", "library/app:v1", image)
+		cachePod.awaitStored()
+		before := awaitStoredObjects(ctx, cacheName)
+		bindClaim(ctx, before.claim)
+
+		for _, size := range []string{"20Gi", "30Gi"} {
+			reconcile(ctx, namespace, sizedCache(size))
+			after := awaitSize(ctx, cacheName, size)
+			Expect(after.claim.UID).To(Equal(before.claim.UID))
+			after.expectAdopted(ctx, before.pod)
+			Expect(node.expectPull(ctx, source, "with "+size, "library/app:v1", image).Blobs).To(BeZero())
+		}
+
+		By("running the pod anew with the same volume")
+		cachePod.stop()
+		again := startPodIn(ctx, cacheName, cachePod.root)
+		Eventually(node.hostsTOML).WithArguments(source.Host()).Should(BeAnExistingFile())
+		Expect(node.expectPull(ctx, source, "after a restart", "library/app:v1", image).Blobs).To(BeZero())
+		Expect(again.object.UID).To(Equal(before.pod.UID))
+	}, SpecTimeout(3*time.Minute))
 })
 
 // startNodeAndCache takes a cache all the way from the Shoot to a node.
