@@ -333,13 +333,13 @@ func TestListings(t *testing.T) {
 		return true
 	})
 	cache := newCache(t, source)
-	tags := get(t, cache.url("tags", "list?ns=docker.io&n=1&last=v0"))
+	tags := get(t, cache.url("tags", "list?ns=registry.example.com&n=1&last=v0"))
 	g.Expect(tags.status).To(Equal(http.StatusOK))
 	g.Expect(string(tags.body)).To(Equal(`{"name":"library/app","tags":["v1"],"query":"last=v0&n=1"}`))
 	g.Expect(tags.header.Get("Link")).To(Equal(`</v2/library/app/tags/list?n=1&last=v1>; rel="next"`))
 	g.Expect(tags.header.Get("Content-Type")).To(Equal("application/json"))
 
-	url := cache.url("referrers", subject.String()+"?artifactType=application%2Fx&ns=docker.io")
+	url := cache.url("referrers", subject.String()+"?artifactType=application%2Fx&ns=registry.example.com")
 	source.asked()
 	for range 3 {
 		referrers := get(t, url)
