@@ -10,12 +10,14 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/gardener/gardener/extensions/pkg/controller/extension"
 	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
+	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
 	"github.com/gardener/gardener/pkg/utils/imagevector"
 )
 
@@ -81,9 +83,14 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 	if err != nil {
 		return err
 	}
-	if err := a.deployServices(ctx, ex.Namespace, inputs); err != nil {
+	leaving, err := readLeavingServices(ctx, shoot, ex.Namespace, inputs)
+	if err != nil {
 		return err
 	}
+	if err := a.deployServices(ctx, ex.Namespace, inputs, leaving); err != nil {
+		return err
+	}
+	refusing := a.clock.Now()
 	addresses, err := readServiceAddresses(ctx, shoot, inputs)
 	if err != nil {
 		return err
@@ -105,12 +112,17 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 	if err := a.updateStatus(ctx, ex, inputs, addresses, certificates); err != nil {
 		return err
 	}
-	return certificates.cleanup(ctx)
+	if err := certificates.cleanup(ctx); err != nil || len(leaving) == 0 {
+		return err
+	}
+	if err := a.awaitNodes(ctx, log, shoot, refusing); err != nil {
+		return err
+	}
+	return a.deployServices(ctx, ex.Namespace, inputs, nil)
 }
 
 // Delete removes the caches of a Shoot with their volumes, and waits until they
 // are gone. In a hibernated Shoot they go when it wakes up. Nobody is alerted of that.
-// Nobody is alerted of that.
 func (a *cacheActuator) Delete(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension) error {
 	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
 	defer cancel()
@@ -123,10 +135,36 @@ func (a *cacheActuator) Delete(ctx context.Context, log logr.Logger, ex *extensi
 		}
 		return a.deleteCertificates(ctx, log, ex.Namespace)
 	}
-	if err := a.deleteManagedResources(ctx, ex.Namespace, managedResourceTimeout); err != nil {
+	if err := a.deleteManagedResource(ctx, ex.Namespace, cachesManagedResource, managedResourceTimeout); err != nil {
+		return err
+	}
+	if err := a.awaitNodesOfDeleted(ctx, log, ex.Namespace); err != nil {
+		return err
+	}
+	if err := a.deleteManagedResource(ctx, ex.Namespace, servicesManagedResource, managedResourceTimeout); err != nil {
 		return err
 	}
 	return a.deleteCertificates(ctx, log, ex.Namespace)
+}
+
+// awaitNodesOfDeleted returns when nodes have withdrawn the caches of a Shoot, whose
+// pods have just gone and whose Services are the next to go.
+func (a *cacheActuator) awaitNodesOfDeleted(ctx context.Context, log logr.Logger, namespace string) error {
+	err := a.client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: servicesManagedResource}, &resourcesv1alpha1.ManagedResource{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read ManagedResource %s: %w", servicesManagedResource, err)
+	}
+	since := a.clock.Now()
+	shoot, release, err := a.shootClient(ctx, a.client, namespace)
+	if err != nil {
+		log.Error(err, "Cannot find out whether the Shoot has nodes")
+		return a.awaitWithdrawal(ctx, log, since)
+	}
+	defer release()
+	return a.awaitNodes(ctx, log, shoot, since)
 }
 
 // ForceDelete removes the caches of a Shoot and waits for nothing: the Shoot's

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -32,11 +33,15 @@ const (
 )
 
 // deployServices deploys the Services of the caches and waits until they are in
-// the Shoot: the certificates and the nodes need their addresses.
-func (a *cacheActuator) deployServices(ctx context.Context, namespace string, in *inputs) error {
+// the Shoot: the certificates and the nodes need their addresses. Those that are
+// leaving stay, and refuse connections from then on.
+func (a *cacheActuator) deployServices(ctx context.Context, namespace string, in *inputs, leaving []corev1.Service) error {
 	var objects []client.Object
 	for _, cache := range in.caches {
 		objects = append(objects, resources.Service(cache, in.kubernetesVersion))
+	}
+	for _, service := range leaving {
+		objects = append(objects, resources.RefusingService(service))
 	}
 	if err := a.deployManagedResource(ctx, namespace, servicesManagedResource, objects); err != nil {
 		return err
@@ -129,8 +134,7 @@ func (a *cacheActuator) keepObjects(ctx context.Context, namespace, name string)
 }
 
 // deleteManagedResources deletes the ManagedResources and waits for each until it is
-// gone, timeout at most. The Services go last: until then a node that has not heard of the
-// deletion is refused at once instead of dialling an address that nobody answers.
+// gone, timeout at most. It is for when nobody asks the caches, or their objects stay.
 func (a *cacheActuator) deleteManagedResources(ctx context.Context, namespace string, timeout time.Duration) error {
 	for _, name := range []string{cachesManagedResource, servicesManagedResource} {
 		if err := a.deleteManagedResource(ctx, namespace, name, timeout); err != nil {

@@ -38,7 +38,7 @@ func testWaitInVain(t *testing.T, generation int64) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 
-	err := (&cacheActuator{client: c, reader: c}).deployServices(ctx, namespace, &inputs{})
+	err := (&cacheActuator{client: c, reader: c}).deployServices(ctx, namespace, &inputs{}, nil)
 
 	g.Expect(err).To(MatchError(And(ContainSubstring(servicesManagedResource), ContainSubstring("ResourcesApplied"), ContainSubstring("connection refused"))))
 }

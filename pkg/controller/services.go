@@ -8,20 +8,25 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	extensionsconfigv1alpha1 "github.com/gardener/gardener/extensions/pkg/apis/config/v1alpha1"
 	"github.com/gardener/gardener/extensions/pkg/util"
+	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
 	"github.com/gardener/gardener/pkg/client/kubernetes"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/resources"
@@ -31,6 +36,11 @@ import (
 // shootRequestTimeout is how long a request to a Shoot's API server takes at most. One
 // that takes connections and never answers would use up all the time there is.
 const shootRequestTimeout = 30 * time.Second
+
+// nodesWithdrawWithin is how long it takes at most until no node asks a cache any more
+// whose address refuses connections: 11 s in the node's unit (docs/operations/nodes.md),
+// and some for kube-proxy to hear of it.
+const nodesWithdrawWithin = 15 * time.Second
 
 // ShootClientFunc returns a client of the Shoot whose control plane runs in the
 // given namespace of the Seed, and a function to be called when it has served.
@@ -58,6 +68,7 @@ func ShootClient(ctx context.Context, seed client.Client, namespace string) (cli
 // shootMapper spares each reconcile the question what a Shoot's API server serves.
 func shootMapper() meta.RESTMapper {
 	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{corev1.SchemeGroupVersion, appsv1.SchemeGroupVersion, storagev1.SchemeGroupVersion})
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("Node"), meta.RESTScopeRoot)
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("Service"), meta.RESTScopeNamespace)
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), meta.RESTScopeNamespace)
 	mapper.Add(corev1.SchemeGroupVersion.WithKind("Pod"), meta.RESTScopeNamespace)
@@ -66,15 +77,70 @@ func shootMapper() meta.RESTMapper {
 	return mapper
 }
 
-// readServiceAddresses returns the cluster IPs of the caches' Services by
-// upstream.
-func readServiceAddresses(ctx context.Context, shoot client.Reader, in *inputs) (map[string]net.IP, error) {
+// readServices returns the Services in the Shoot that say they are of a cache.
+func readServices(ctx context.Context, shoot client.Reader) ([]corev1.Service, error) {
 	services := &corev1.ServiceList{}
 	if err := shoot.List(ctx, services, resources.ListOptions()...); err != nil {
 		return nil, fmt.Errorf("read the Shoot's Services of caches: %w", err)
 	}
-	clusterIPs := make(map[string]string, len(services.Items))
-	for _, service := range services.Items {
+	return services.Items, nil
+}
+
+// readLeavingServices returns those Services of the caches of a Shoot that are not
+// configured any more. Nodes may ask them still.
+//
+// They are known by the ManagedResource that they came with: whoever else has put our
+// label on a Service has not given it to us.
+func readLeavingServices(ctx context.Context, shoot client.Reader, namespace string, in *inputs) ([]corev1.Service, error) {
+	services, err := readServices(ctx, shoot)
+	if err != nil {
+		return nil, err
+	}
+	configured := sets.New[string]()
+	for _, cache := range in.caches {
+		configured.Insert(upstream.ServiceName(cache.Upstream, cache.ServiceNameSuffix))
+	}
+	ours := namespace + "/" + servicesManagedResource
+	return slices.DeleteFunc(services, func(service corev1.Service) bool {
+		origin := service.Annotations[resourcesv1alpha1.OriginAnnotation]
+		// Before a colon is the Seed, if it has an identity: another one after a migration.
+		return configured.Has(service.Name) || origin != ours && !strings.HasSuffix(origin, ":"+ours)
+	}), nil
+}
+
+// awaitNodes returns when nodes have withdrawn a host that refuses connections since
+// the given time, and at once if the Shoot has no node. Where that cannot be found out
+// it has some.
+func (a *cacheActuator) awaitNodes(ctx context.Context, log logr.Logger, shoot client.Reader, since time.Time) error {
+	nodes := &corev1.NodeList{}
+	if err := shoot.List(ctx, nodes, client.Limit(1)); err != nil {
+		log.Error(err, "Cannot find out whether the Shoot has nodes")
+	} else if len(nodes.Items) == 0 {
+		return nil
+	}
+	return a.awaitWithdrawal(ctx, log, since)
+}
+
+func (a *cacheActuator) awaitWithdrawal(ctx context.Context, log logr.Logger, since time.Time) error {
+	remaining := nodesWithdrawWithin - a.clock.Since(since)
+	log.Info("Waiting for nodes to withdraw caches that are gone", "duration", remaining)
+	select {
+	case <-a.clock.After(remaining):
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for nodes to withdraw caches that are gone: %w", ctx.Err())
+	}
+}
+
+// readServiceAddresses returns the cluster IPs of the caches' Services by
+// upstream.
+func readServiceAddresses(ctx context.Context, shoot client.Reader, in *inputs) (map[string]net.IP, error) {
+	services, err := readServices(ctx, shoot)
+	if err != nil {
+		return nil, err
+	}
+	clusterIPs := make(map[string]string, len(services))
+	for _, service := range services {
 		clusterIPs[service.Name] = service.Spec.ClusterIP
 	}
 	addresses := make(map[string]net.IP, len(in.caches))

@@ -5,10 +5,12 @@
 package resources
 
 import (
+	"maps"
 	"strconv"
 
 	"github.com/Masterminds/semver/v3"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
@@ -20,6 +22,9 @@ const (
 	annotationUpstream  = "upstream"
 	annotationRemoteURL = "remote-url"
 	annotationScheme    = "scheme"
+
+	// labelLeaving is a label that no pod has.
+	labelLeaving = "leaving"
 )
 
 // preferSameZoneSince is the first Kubernetes version that knows the traffic
@@ -50,6 +55,23 @@ func Service(cache v1alpha3.RegistryCache, kubernetesVersion *semver.Version) *c
 		service.Spec.TrafficDistribution = ptr.To(trafficDistribution(kubernetesVersion))
 	}
 	return service
+}
+
+// RefusingService returns what a Service of a cache that is not configured any more
+// becomes before it is deleted: it has no endpoint, so that a node that still asks it is
+// refused at once, instead of waiting for an address that nobody has.
+func RefusingService(service corev1.Service) *corev1.Service {
+	labels := map[string]string{labelApp: service.Labels[labelApp], labelUpstreamHost: service.Labels[labelUpstreamHost]}
+	selector := maps.Clone(labels)
+	selector[labelLeaving] = "true"
+	ports := make([]corev1.ServicePort, 0, len(service.Spec.Ports))
+	for _, port := range service.Spec.Ports {
+		ports = append(ports, corev1.ServicePort{Name: port.Name, Port: port.Port, Protocol: port.Protocol, TargetPort: port.TargetPort})
+	}
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: service.Namespace, Name: service.Name, Labels: labels},
+		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeClusterIP, Selector: selector, Ports: ports},
+	}
 }
 
 // Scheme returns the URL scheme by which containerd speaks to a cache.

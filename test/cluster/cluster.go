@@ -173,7 +173,14 @@ func (c *Cluster) startResourceManager(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return manager.Start(ctx)
+	if err := manager.Start(ctx); err != nil {
+		return err
+	}
+	shoot, err := client.New(c.Shoot.Config, client.Options{Scheme: kubernetes.ShootScheme})
+	if err != nil {
+		return fmt.Errorf("create client of the Shoot: %w", err)
+	}
+	return manager.ConfigureHighAvailability(ctx, shoot)
 }
 
 // startProcess starts one of the binaries outside of the node: that of the

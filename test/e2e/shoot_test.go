@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -51,9 +52,15 @@ var _ = Describe("A running Shoot", func() {
 		Expect(land.Node.Path("/var/lib/volumes/" + volumes[0])).To(BeADirectory())
 
 		By("removing it")
-		applyCaches(ctx, cache("staying.test"))
-		_, err = land.AwaitHostsTOML(ctx, "leaving.test", false)
+		address, err := land.Address(ctx, "leaving.test")
 		Expect(err).NotTo(HaveOccurred())
+		asked, pulls := askAgainAndAgain(ctx, address), observe(ctx, leaving, "leaving.test")
+		_, err = shoot.ApplyCaches(ctx, cache("staying.test"))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(hostsTOML("leaving.test")).NotTo(BeAnExistingFile(), "nodes know before the address goes")
+		Expect(pulls("removal").failures).To(BeEmpty())
+		Expect(asked()).To(HaveExactElements(Equal("answers"), ContainSubstring("Could not connect")),
+			"who asked the cache was refused at once, and never waited for an address that nobody has")
 		Eventually(objectsOf).WithArguments(ctx, "leaving.test").Should(BeEmpty())
 		Eventually(volumesOf).WithArguments(ctx, "leaving-test").Should(BeEmpty())
 		Eventually(land.Node.Path).WithArguments("/var/lib/volumes/" + volumes[0]).ShouldNot(BeADirectory())
@@ -133,6 +140,34 @@ var _ = Describe("A running Shoot", func() {
 		expectWarm(pull(ctx, registry, "reboot.test", "app", "warm, after the reboot"))
 	}, SpecTimeout(5*time.Minute))
 })
+
+// askAgainAndAgain has the node ask an address until the returned function is called,
+// which returns the different outcomes one after the other.
+func askAgainAndAgain(ctx context.Context, address string) (stop func() []string) {
+	var (
+		outcomes []string
+		stopped  = make(chan struct{})
+		group    sync.WaitGroup
+		end      = sync.OnceFunc(func() { close(stopped); group.Wait() })
+	)
+	group.Go(func() {
+		for !isClosed(stopped) {
+			outcome := "answers"
+			if _, err := land.Node.Run(ctx, "curl", "--silent", "--show-error", "--insecure", "--output", "/dev/null", "--connect-timeout", "1", address); err != nil {
+				outcome = err.Error()
+			}
+			if len(outcomes) == 0 || outcomes[len(outcomes)-1] != outcome {
+				outcomes = append(outcomes, outcome)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
+	DeferCleanup(end)
+	return func() []string {
+		end()
+		return outcomes
+	}
+}
 
 // objectsOf returns the names of what a cache has in the Shoot.
 func objectsOf(ctx context.Context, upstreamHost string) ([]string, error) {

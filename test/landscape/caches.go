@@ -81,9 +81,21 @@ func (l *Landscape) AwaitAnswer(ctx context.Context, upstream string) error {
 
 // ask has the node ask a cache whether it is there.
 func (l *Landscape) ask(ctx context.Context, service *corev1.Service) error {
-	url := service.Annotations["scheme"] + "://" + net.JoinHostPort(service.Spec.ClusterIP, "5000") + "/v2/"
-	_, err := l.Node.Run(ctx, "curl", "--silent", "--show-error", "--fail", "--insecure", "--max-time", "5", url)
+	_, err := l.Node.Run(ctx, "curl", "--silent", "--show-error", "--fail", "--insecure", "--max-time", "5", address(service))
 	return err
+}
+
+// Address returns the URL at which an upstream's cache says that it is there.
+func (l *Landscape) Address(ctx context.Context, upstream string) (string, error) {
+	service, err := l.service(ctx, upstream)
+	if err != nil {
+		return "", err
+	}
+	return address(service), nil
+}
+
+func address(service *corev1.Service) string {
+	return service.Annotations["scheme"] + "://" + net.JoinHostPort(service.Spec.ClusterIP, "5000") + "/v2/"
 }
 
 func isReady(pod *corev1.Pod) bool {

@@ -152,7 +152,7 @@ func (e *Environment) startManagers(ctx context.Context, options Options) error 
 	if err != nil {
 		return err
 	}
-	managers := []*process.Process{resources}
+	managers := []*process.Process{resources.Process}
 	e.stops = append([]func() error{resources.Stop}, e.stops...)
 	if !options.WithoutControllerManager {
 		controllers, err := newControllerManager(e.dir, e.logs, e.guard, e.ShootKubeconfig)
@@ -162,11 +162,18 @@ func (e *Environment) startManagers(ctx context.Context, options Options) error 
 		managers = append(managers, controllers)
 		e.stops = append([]func() error{controllers.Stop}, e.stops...)
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, groupCtx := errgroup.WithContext(ctx)
 	for _, manager := range managers {
-		group.Go(func() error { return manager.Start(ctx) })
+		group.Go(func() error { return manager.Start(groupCtx) })
 	}
-	return group.Wait()
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	shoot, err := client.New(e.Shoot, client.Options{Scheme: kubernetes.ShootScheme})
+	if err != nil {
+		return fmt.Errorf("create client of the Shoot: %w", err)
+	}
+	return resources.ConfigureHighAvailability(ctx, shoot)
 }
 
 func (e *Environment) temporaryDir() (string, error) {

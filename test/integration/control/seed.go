@@ -18,7 +18,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/gardener/gardener-extension-registry-cache/test/gardener"
-	"github.com/gardener/gardener-extension-registry-cache/test/process"
 )
 
 // Seed is a further Seed, to which the control plane of the Environment's Shoot
@@ -32,7 +31,7 @@ type Seed struct {
 	client          client.Client
 	shootKubeconfig []byte
 	plane           *plane
-	resources       *process.Process
+	resources       *gardener.ResourceManager
 }
 
 // StartSeed runs a further Seed with a gardener-resource-manager between it and the

@@ -157,19 +157,34 @@ var _ = Describe("Update", Ordered, func() {
 		expectNotInShoot(ctx, &corev1.Secret{}, changedName+"-credentials")
 	}, SpecTimeout(time.Minute))
 
-	It("that switches high availability on and off keeps pod, volume and address", func(ctx SpecContext) {
+	It("that switches high availability on and off keeps volume and address", func(ctx SpecContext) {
+		const secondClaim = "cache-volume-" + changedName + "-1"
 		changed["highAvailability"] = map[string]any{"enabled": true}
+		reconcile(ctx, namespace, changed, beside)
+		By("starting the second pod before the first one is replaced")
+		second, claim := &corev1.Pod{}, &corev1.PersistentVolumeClaim{}
+		eventuallyInShoot(ctx, second, changedName+"-1")
+		eventuallyInShoot(ctx, claim, secondClaim)
+		Expect(podOf(ctx, changedName).UID).To(Equal(changedBefore.Pod))
+		Expect(second.Spec.TopologySpreadConstraints).To(ConsistOf(
+			HaveField("LabelSelector.MatchLabels", podSelectorOf(ctx, changedName))), "by Gardener's webhook")
+		setPodReady(ctx, second, corev1.ConditionTrue)
+
 		after, status := update(ctx, changed, beside)
-		// Gardener's webhook, which is not here, would make two replicas of it.
-		Expect(after).To(Equal(changedBefore))
+		expectPodReplaced(changedBefore, after)
+		Expect(podOf(ctx, changedName).Spec.TopologySpreadConstraints).NotTo(BeEmpty())
 		Expect(labelsOf(ctx, changedName)).To(HaveKeyWithValue("high-availability-config.resources.gardener.cloud/type", "server"))
 		Expect(serviceOf(ctx, changedName).Spec.TrafficDistribution).To(HaveValue(Equal(corev1.ServiceTrafficDistributionPreferSameZone)))
 		eventuallyInShoot(ctx, &policyv1.PodDisruptionBudget{}, changedName)
 		Expect(status.Caches[0].Endpoint).To(Equal("https://" + changedBefore.ClusterIP + ":5000"))
 
 		delete(changed, "highAvailability")
+		withTwo := after
 		after, _ = update(ctx, changed, beside)
-		Expect(after).To(Equal(changedBefore))
+		expectPodReplaced(withTwo, after)
+		eventuallyNotInShoot(ctx, &corev1.Pod{}, changedName+"-1")
+		eventuallyInShoot(ctx, claim, secondClaim)
+		Expect(claim.DeletionTimestamp).To(BeNil(), "its content is there when high availability is switched on again")
 		Expect(labelsOf(ctx, changedName)).NotTo(HaveKey("high-availability-config.resources.gardener.cloud/type"))
 		Expect(serviceOf(ctx, changedName).Spec.TrafficDistribution).To(BeNil())
 		eventuallyNotInShoot(ctx, &policyv1.PodDisruptionBudget{}, changedName)
@@ -198,6 +213,8 @@ var _ = Describe("Update", Ordered, func() {
 		Expect(status.Caches).To(HaveExactElements(
 			HaveField("Upstream", changedUpstream), HaveField("Upstream", "added.example.com"), HaveField("Upstream", besideUpstream)))
 		observe(ctx, "added.example.com", "")
+		eventuallyInShoot(ctx, &corev1.Pod{}, addedName+"-1")
+		eventuallyInShoot(ctx, &corev1.PersistentVolumeClaim{}, "cache-volume-"+addedName+"-1")
 
 		after, status = update(ctx, changed, beside)
 		Expect(after).To(Equal(changedBefore))
@@ -208,8 +225,10 @@ var _ = Describe("Update", Ordered, func() {
 		for _, suffix := range []string{"-config", "-tls"} {
 			eventuallyNotInShoot(ctx, &corev1.Secret{}, addedName+suffix)
 		}
-		eventuallyNotInShoot(ctx, &corev1.Pod{}, addedName+"-0")
-		eventuallyNotInShoot(ctx, &corev1.PersistentVolumeClaim{}, "cache-volume-"+addedName+"-0")
+		for _, replica := range []string{"-0", "-1"} {
+			eventuallyNotInShoot(ctx, &corev1.Pod{}, addedName+replica)
+			eventuallyNotInShoot(ctx, &corev1.PersistentVolumeClaim{}, "cache-volume-"+addedName+replica)
+		}
 		eventuallyInShoot(ctx, &networkingv1.NetworkPolicy{}, "gardener.cloud--allow-registry-cache")
 	}, SpecTimeout(2*time.Minute))
 })
