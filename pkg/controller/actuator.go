@@ -83,19 +83,11 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 	if err != nil {
 		return err
 	}
-	leaving, err := readLeavingServices(ctx, shoot, ex.Namespace, inputs)
+	services, err := a.deployAddresses(ctx, log, ex.Namespace, shoot, inputs)
 	if err != nil {
 		return err
 	}
-	if err := a.deployServices(ctx, ex.Namespace, inputs, leaving); err != nil {
-		return err
-	}
-	refusing := a.clock.Now()
-	addresses, err := readServiceAddresses(ctx, shoot, inputs)
-	if err != nil {
-		return err
-	}
-	certificates, err := a.generateCertificates(ctx, log, cluster, inputs, addresses)
+	certificates, err := a.generateCertificates(ctx, log, cluster, inputs, services.addresses)
 	if err != nil {
 		return err
 	}
@@ -109,16 +101,13 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 		return err
 	}
 	a.reconcileMonitoring(ctx, log, ex.Namespace, cluster.Shoot, inputs)
-	if err := a.updateStatus(ctx, ex, inputs, addresses, certificates); err != nil {
+	if err := a.updateStatus(ctx, ex, inputs, services.addresses, certificates); err != nil {
 		return err
 	}
-	if err := certificates.cleanup(ctx); err != nil || len(leaving) == 0 {
+	if err := certificates.cleanup(ctx); err != nil {
 		return err
 	}
-	if err := a.awaitNodes(ctx, log, shoot, refusing); err != nil {
-		return err
-	}
-	return a.deployServices(ctx, ex.Namespace, inputs, nil)
+	return services.removeLeaving(ctx)
 }
 
 // Delete removes the caches of a Shoot with their volumes, and waits until they

@@ -108,6 +108,41 @@ func readLeavingServices(ctx context.Context, shoot client.Reader, namespace str
 	}), nil
 }
 
+// services are the Services of a Shoot's caches as they are deployed.
+type services struct {
+	// addresses are the cluster IPs by upstream.
+	addresses map[string]net.IP
+	// removeLeaving removes those that are not configured any more, if there are any,
+	// when no node asks them any more.
+	removeLeaving func(context.Context) error
+}
+
+// deployAddresses deploys the Services, and has those that are not configured any more
+// refuse connections.
+func (a *cacheActuator) deployAddresses(ctx context.Context, log logr.Logger, namespace string, shoot client.Reader, in *inputs) (*services, error) {
+	leaving, err := readLeavingServices(ctx, shoot, namespace, in)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.deployServices(ctx, namespace, in, leaving); err != nil {
+		return nil, err
+	}
+	refusing := a.clock.Now()
+	addresses, err := readServiceAddresses(ctx, shoot, in)
+	if err != nil {
+		return nil, err
+	}
+	return &services{addresses: addresses, removeLeaving: func(ctx context.Context) error {
+		if len(leaving) == 0 {
+			return nil
+		}
+		if err := a.awaitNodes(ctx, log, shoot, refusing); err != nil {
+			return err
+		}
+		return a.deployServices(ctx, namespace, in, nil)
+	}}, nil
+}
+
 // awaitNodes returns when nodes have withdrawn a host that refuses connections since
 // the given time, and at once if the Shoot has no node. Where that cannot be found out
 // it has some.

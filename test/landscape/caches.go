@@ -156,6 +156,9 @@ func (l *Landscape) CacheBytes(ctx context.Context, upstream string) (int64, err
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
+		if after, getErr := l.Pod(ctx, upstream); apierrors.IsNotFound(getErr) || getErr == nil && (after.UID != pod.UID || after.DeletionTimestamp != nil) {
+			return 0, nil
+		}
 		return 0, fmt.Errorf("ask the cache for metrics: %w", err)
 	}
 	defer func() { _ = response.Body.Close() }()

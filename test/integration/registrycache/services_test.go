@@ -96,7 +96,12 @@ func addNode(ctx context.Context) {
 	GinkgoHelper()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{GenerateName: "node-"}}
 	Expect(shoot.Create(ctx, node)).To(Succeed())
-	DeferCleanup(func(ctx SpecContext) { Expect(shoot.Delete(ctx, node)).To(Succeed()) }, NodeTimeout(time.Minute))
+	DeferCleanup(deleteNode, node, NodeTimeout(time.Minute))
+}
+
+func deleteNode(ctx SpecContext, node *corev1.Node) {
+	GinkgoHelper()
+	Expect(shoot.Delete(ctx, node)).To(Succeed())
 }
 
 // podsOf returns the pods that a Service selects.
