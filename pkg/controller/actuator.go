@@ -81,6 +81,9 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 	if err != nil {
 		return err
 	}
+	if err := volumes.deleteForgotten(ctx, log, ex, inputs.caches); err != nil {
+		return err
+	}
 	if err := a.deployServices(ctx, ex.Namespace, inputs); err != nil {
 		return err
 	}
@@ -110,11 +113,13 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 
 // Delete removes the caches of a Shoot with their volumes, and waits until they
 // are gone. In a hibernated Shoot they go when it wakes up. Nobody is alerted of that.
-// Nobody is alerted of that.
 func (a *cacheActuator) Delete(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension) error {
 	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
 	defer cancel()
 	if err := a.deleteMonitoring(ctx, ex.Namespace); err != nil {
+		return err
+	}
+	if err := a.deleteNotDeployed(ctx, log, ex); err != nil {
 		return err
 	}
 	if a.isHibernated(ctx, ex.Namespace) {
@@ -161,7 +166,11 @@ func (a *cacheActuator) Migrate(ctx context.Context, _ logr.Logger, ex *extensio
 }
 
 // Restore deploys the caches from another Seed: their objects are in the Shoot
-// still, and the certificate authority came with the Shoot's state.
+// still, and the certificate authority came with the Shoot's state. If the Shoot is
+// hibernated that waits until it wakes up.
 func (a *cacheActuator) Restore(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension) error {
+	if err := a.rememberRestoration(ctx, ex); err != nil {
+		return err
+	}
 	return a.Reconcile(ctx, log, ex)
 }

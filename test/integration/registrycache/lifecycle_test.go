@@ -160,6 +160,69 @@ var _ = Describe("Operation", func() {
 	)
 })
 
+var _ = Describe("Shoot that was restored while it was hibernated", func() {
+	It("loses the caches that were removed until it woke up", func(ctx SpecContext) {
+		namespace := restoreHibernated(ctx, "kept.example.com", "removed.example.com")
+		before := observe(ctx, "kept.example.com", "")
+
+		By("removing a cache")
+		reconcile(ctx, namespace, cache{"upstream": "kept.example.com"})
+		expectNoManagedResources(ctx, namespace)
+		observe(ctx, "removed.example.com", "")
+
+		By("waking up")
+		Expect(environment.ShootProxy.Pass()).To(Succeed())
+		setHibernated(ctx, namespace, false)
+		Eventually(func() []v1alpha3.RegistryCacheStatus {
+			return reconcile(ctx, namespace, cache{"upstream": "kept.example.com"}).Caches
+		}).WithContext(ctx).Should(HaveLen(1))
+		awaitRecovery(ctx, namespace)
+		Expect(observe(ctx, "kept.example.com", "")).To(Equal(before))
+		expectNotInShootAnyMore(ctx, "registry-removed-example-com")
+	}, SpecTimeout(3*time.Minute))
+
+	It("loses all of them when the extension is removed", func(ctx SpecContext) {
+		namespace := restoreHibernated(ctx, "forgotten.example.com", "also-forgotten.example.com")
+		beginDeletion(ctx, namespace)
+		Eventually(func() *gardencorev1beta1.LastError { return getExtension(ctx, namespace).Status.LastError }).WithContext(ctx).
+			Should(HaveValue(HaveField("Description", ContainSubstring("are deleted when the Shoot's API server answers"))))
+		observe(ctx, "forgotten.example.com", "")
+
+		By("waking up")
+		Expect(environment.ShootProxy.Pass()).To(Succeed())
+		setHibernated(ctx, namespace, false)
+		awaitNoExtension(ctx, namespace)
+		for _, name := range []string{"registry-forgotten-example-com", "registry-also-forgotten-example-com"} {
+			expectNotInShootAnyMore(ctx, name)
+		}
+		expectNotInShoot(ctx, &networkingv1.NetworkPolicy{}, "gardener.cloud--allow-registry-cache")
+		Expect(managedSecrets(ctx, namespace)).To(BeEmpty())
+	}, SpecTimeout(3*time.Minute))
+})
+
+// restoreHibernated deploys caches, and migrates and restores the Extension while the
+// Shoot is hibernated: its API server stays down.
+func restoreHibernated(ctx context.Context, upstreamHosts ...string) string {
+	GinkgoHelper()
+	namespace := newShoot(ctx)
+	reachShootBy(ctx, namespace, environment.ShootProxy.Kubeconfig)
+	DeferCleanup(environment.ShootProxy.Pass)
+	var caches []cache
+	for _, upstreamHost := range upstreamHosts {
+		caches = append(caches, cache{"upstream": upstreamHost, "highAvailability": map[string]any{"enabled": true}})
+	}
+	reconcile(ctx, namespace, caches...)
+	awaitApplied(ctx, namespace)
+	for _, upstreamHost := range upstreamHosts {
+		observe(ctx, upstreamHost, "")
+	}
+	hibernate(ctx, namespace, caches...)
+	Expect(environment.ShootProxy.Refuse()).To(Succeed())
+	restoreExtension(ctx, seed, namespace, migrateExtension(ctx, namespace))
+	expectNoManagedResources(ctx, namespace)
+	return namespace
+}
+
 var _ = Describe("Deletion", func() {
 	It("waits for pods in use, with the Services last, and takes all volumes along", func(ctx SpecContext) {
 		const name = "registry-in-use-example-com"
@@ -393,6 +456,13 @@ func expectNothingLeft(ctx context.Context, namespace, name string) {
 	GinkgoHelper()
 	expectNoManagedResources(ctx, namespace)
 	Expect(managedSecrets(ctx, namespace)).To(BeEmpty())
+	expectNotInShootAnyMore(ctx, name)
+	eventuallyNotInShoot(ctx, &networkingv1.NetworkPolicy{}, "gardener.cloud--allow-registry-cache")
+}
+
+// expectNotInShootAnyMore fails if anything is left of a cache in the Shoot.
+func expectNotInShootAnyMore(ctx context.Context, name string) {
+	GinkgoHelper()
 	for _, object := range []client.Object{
 		&appsv1.StatefulSet{}, &corev1.Service{}, &vpaautoscalingv1.VerticalPodAutoscaler{}, &policyv1.PodDisruptionBudget{},
 	} {
@@ -401,7 +471,6 @@ func expectNothingLeft(ctx context.Context, namespace, name string) {
 	for _, suffix := range []string{"-config", "-tls"} {
 		eventuallyNotInShoot(ctx, &corev1.Secret{}, name+suffix)
 	}
-	eventuallyNotInShoot(ctx, &networkingv1.NetworkPolicy{}, "gardener.cloud--allow-registry-cache")
 	eventuallyNotInShoot(ctx, &corev1.Pod{}, name+"-0")
 	eventuallyNotInShoot(ctx, &corev1.PersistentVolumeClaim{}, "cache-volume-"+name+"-0")
 }
