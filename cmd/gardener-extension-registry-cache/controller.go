@@ -93,7 +93,9 @@ func newControllerOptions() *controllerOptions {
 		reconciler: &controllercmd.ReconcilerOptions{},
 		controller: &controllercmd.ControllerOptions{MaxConcurrentReconciles: 5},
 		healthCheck: &healthCheckOptions{
-			ControllerOptions: controllercmd.ControllerOptions{MaxConcurrentReconciles: 5},
+			// Each may wait for a Shoot's API server that does not answer, which must not keep
+			// the checks of other Shoots waiting.
+			ControllerOptions: controllercmd.ControllerOptions{MaxConcurrentReconciles: 20},
 			syncPeriod:        30 * time.Second,
 		},
 		heartbeat: newHeartbeatOptions(extensionName),

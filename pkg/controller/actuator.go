@@ -83,6 +83,9 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 	if err != nil {
 		return err
 	}
+	if err := volumes.deleteForgotten(ctx, log, ex, inputs.caches); err != nil {
+		return err
+	}
 	services, err := a.deployAddresses(ctx, log, ex.Namespace, shoot, inputs)
 	if err != nil {
 		return err
@@ -116,6 +119,9 @@ func (a *cacheActuator) Delete(ctx context.Context, log logr.Logger, ex *extensi
 	ctx, cancel := context.WithTimeout(ctx, operationTimeout)
 	defer cancel()
 	if err := a.deleteMonitoring(ctx, ex.Namespace); err != nil {
+		return err
+	}
+	if err := a.deleteNotDeployed(ctx, log, ex); err != nil {
 		return err
 	}
 	if a.isHibernated(ctx, ex.Namespace) {
@@ -188,7 +194,11 @@ func (a *cacheActuator) Migrate(ctx context.Context, _ logr.Logger, ex *extensio
 }
 
 // Restore deploys the caches from another Seed: their objects are in the Shoot
-// still, and the certificate authority came with the Shoot's state.
+// still, and the certificate authority came with the Shoot's state. If the Shoot is
+// hibernated that waits until it wakes up.
 func (a *cacheActuator) Restore(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension) error {
+	if err := a.rememberRestoration(ctx, ex); err != nil {
+		return err
+	}
 	return a.Reconcile(ctx, log, ex)
 }

@@ -39,6 +39,9 @@ const (
 	// progressingThreshold is how long the monitoring may take to follow the purpose
 	// of a Shoot.
 	progressingThreshold = 5 * time.Minute
+	// shootCheckTimeout is how long a Shoot's API server has for a check. As long as it is
+	// waited for a worker checks no other Shoot.
+	shootCheckTimeout = 10 * time.Second
 	// maxMessage is how much of the words of others is passed on: those of a
 	// scheduler can be very long.
 	maxMessage = 300
@@ -97,6 +100,8 @@ func (*podCheck) SetLoggerSuffix(string, string) {}
 
 // Check implements healthcheck.HealthCheck.
 func (c *podCheck) Check(ctx context.Context, request types.NamespacedName) (*healthcheck.SingleCheckResult, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, shootCheckTimeout, fmt.Errorf("no answer within %s", shootCheckTimeout))
+	defer cancel()
 	shoot, release, err := c.shootClient(ctx, c.seed, request.Namespace)
 	if err != nil {
 		return nil, err
@@ -105,6 +110,9 @@ func (c *podCheck) Check(ctx context.Context, request types.NamespacedName) (*he
 	statefulSets, pods := &appsv1.StatefulSetList{}, &corev1.PodList{}
 	for _, list := range []client.ObjectList{statefulSets, pods} {
 		if err := shoot.List(ctx, list, resources.ListOptions()...); err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				err = fmt.Errorf("%w: %w", cause, err)
+			}
 			return nil, fmt.Errorf("read the Shoot's pods of caches: %w", err)
 		}
 	}

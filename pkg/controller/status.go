@@ -27,7 +27,10 @@ func (a *cacheActuator) updateStatus(
 	addresses map[string]net.IP,
 	certs *certificates,
 ) error {
-	status := registryStatus(in, addresses, certs)
+	return a.publishStatus(ctx, ex, registryStatus(in, addresses, certs))
+}
+
+func (a *cacheActuator) publishStatus(ctx context.Context, ex *extensionsv1alpha1.Extension, status *v1alpha3.RegistryStatus) error {
 	if ex.Status.ProviderStatus != nil {
 		if current, err := v1alpha3.DecodeStatus(ex.Status.ProviderStatus.Raw); err == nil {
 			current.TypeMeta = status.TypeMeta

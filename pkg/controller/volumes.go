@@ -18,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	k8slabels "k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/utils/ptr"
@@ -45,6 +46,9 @@ type volumes struct {
 	// changed, but hold nothing either, and their pods have never run: both are made
 	// anew.
 	pending []sizedClaim
+	// others says whether there are StatefulSets or claims of caches that are not
+	// configured.
+	others bool
 }
 
 type sizedClaim struct {
@@ -65,7 +69,11 @@ func readVolumes(ctx context.Context, shoot client.Client, in *inputs) (*volumes
 		return nil, fmt.Errorf("read the Shoot's PersistentVolumeClaims of caches: %w", err)
 	}
 
-	v := &volumes{shoot: shoot}
+	others, err := hasOthers(in, statefulSets.Items, claims.Items)
+	if err != nil {
+		return nil, err
+	}
+	v := &volumes{shoot: shoot, others: others}
 	var problems field.ErrorList
 	for i, cache := range in.caches {
 		statefulSet := findStatefulSet(cache, statefulSets.Items)
@@ -87,6 +95,18 @@ func readVolumes(ctx context.Context, shoot client.Client, in *inputs) (*volumes
 		return nil, configurationProblem(problems.ToAggregate())
 	}
 	return v, nil
+}
+
+func hasOthers(in *inputs, statefulSets []appsv1.StatefulSet, claims []corev1.PersistentVolumeClaim) (bool, error) {
+	selector, err := resources.OthersSelector(in.caches)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(statefulSets, func(s appsv1.StatefulSet) bool {
+		return s.DeletionTimestamp == nil && selector.Matches(k8slabels.Set(s.Labels))
+	}) || slices.ContainsFunc(claims, func(c corev1.PersistentVolumeClaim) bool {
+		return c.DeletionTimestamp == nil && selector.Matches(k8slabels.Set(c.Labels))
+	}), nil
 }
 
 // findStatefulSet returns nil if there is none.

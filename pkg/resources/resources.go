@@ -16,6 +16,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	k8slabels "k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -123,6 +125,23 @@ func labels(upstreamHost string) map[string]string {
 // caches that are not configured any more too.
 func ListOptions() []client.ListOption {
 	return []client.ListOption{client.InNamespace(Namespace), client.HasLabels{labelUpstreamHost}}
+}
+
+// OthersSelector selects the objects in the Shoot of all caches but the given ones.
+func OthersSelector(caches []v1alpha3.RegistryCache) (k8slabels.Selector, error) {
+	isOfCache, err := k8slabels.NewRequirement(labelUpstreamHost, selection.Exists, nil)
+	if err != nil {
+		return nil, fmt.Errorf("select the objects of caches: %w", err)
+	}
+	selector := k8slabels.NewSelector().Add(*isOfCache)
+	for _, cache := range caches {
+		isOfOther, err := k8slabels.NewRequirement(labelUpstreamHost, selection.NotEquals, []string{upstream.Label(cache.Upstream)})
+		if err != nil {
+			return nil, fmt.Errorf("select the objects of other caches than %s: %w", cache.Upstream, err)
+		}
+		selector = selector.Add(*isOfOther)
+	}
+	return selector, nil
 }
 
 func secret(meta metav1.ObjectMeta, data map[string][]byte) *corev1.Secret {

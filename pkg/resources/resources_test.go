@@ -16,6 +16,7 @@ import (
 	"github.com/Masterminds/semver/v3"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	k8slabels "k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	"sigs.k8s.io/yaml"
@@ -152,6 +153,27 @@ func TestOnlyAChangeOfTheConfigurationRestartsThePods(t *testing.T) {
 	g.Expect(podTemplate(g, rotated)).To(Equal(template))
 	g.Expect(podTemplate(g, resized)).To(Equal(template))
 	g.Expect(podTemplate(g, otherTTL)).NotTo(Equal(template))
+}
+
+func TestOthersSelectorSelectsAllOtherCaches(t *testing.T) {
+	g := NewWithT(t)
+	labelsOf := func(upstreamHost string) k8slabels.Set {
+		config, err := v1alpha3.Decode([]byte(`{"apiVersion":"registry.extensions.gardener.cloud/v1alpha3","kind":"RegistryConfig","caches":[{"upstream":"` + upstreamHost + `"}]}`))
+		g.Expect(err).NotTo(HaveOccurred())
+		return k8slabels.Set(resources.Service(config.Caches[0], semver.MustParse("1.36.0")).Labels)
+	}
+
+	selector, err := resources.OthersSelector([]v1alpha3.RegistryCache{{Upstream: "docker.io"}, {Upstream: "localhost:5000"}})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(selector.Matches(labelsOf("docker.io"))).To(BeFalse())
+	g.Expect(selector.Matches(labelsOf("localhost:5000"))).To(BeFalse())
+	g.Expect(selector.Matches(labelsOf("ghcr.io"))).To(BeTrue())
+	g.Expect(selector.Matches(k8slabels.Set{"app": "kube-proxy"})).To(BeFalse(), "it is of no cache")
+
+	selector, err = resources.OthersSelector(nil)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(selector.Matches(labelsOf("docker.io"))).To(BeTrue())
+	g.Expect(selector.Matches(k8slabels.Set{"app": "kube-proxy"})).To(BeFalse())
 }
 
 func TestCA(t *testing.T) {

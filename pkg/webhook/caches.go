@@ -63,7 +63,8 @@ func (m *mutator) readStatus(ctx context.Context, namespace string) (*v1alpha3.R
 		return nil, errNotReady
 	}
 	status, err := v1alpha3.DecodeStatus(extension.Status.ProviderStatus.Raw)
-	if errors.Is(err, strict.ErrEmpty) {
+	// One without caches is that of a Shoot that was restored while it was hibernated.
+	if errors.Is(err, strict.ErrEmpty) || err == nil && len(status.Caches) == 0 {
 		return nil, errNotReady
 	}
 	return status, err

@@ -115,9 +115,12 @@ func TestMutateLeavesAlone(t *testing.T) {
 		}},
 		"no Extension":             {seed: seed{noExtension: true}},
 		"Extension without status": {seed: seed{noStatus: true}},
-		"broken status":            {seed: seed{status: `{"apiVersion":"v1","kind":"Foo"}`}},
-		"no CA Secret":             {seed: seed{noCA: true}},
-		"no Cluster":               {seed: seed{noCluster: true}},
+		"Extension that was restored, without caches yet": {seed: seed{
+			status: `{"apiVersion":"registry.extensions.gardener.cloud/v1alpha3","kind":"RegistryStatus","caches":[]}`,
+		}},
+		"broken status": {seed: seed{status: `{"apiVersion":"v1","kind":"Foo"}`}},
+		"no CA Secret":  {seed: seed{noCA: true}},
+		"no Cluster":    {seed: seed{noCluster: true}},
 		"Shoot about to be deleted": {seed: seed{shoot: func(shoot *gardencorev1beta1.Shoot) {
 			shoot.DeletionTimestamp = &metav1.Time{Time: time.Now()}
 		}}},
@@ -149,6 +152,17 @@ func TestMutateKeepsWhatNodesHaveWhenItsInputsCannotBeRead(t *testing.T) {
 
 	osc := newOSC(foreignEntry("docker.io", nil), foreignEntry("quay.io", nil))
 	mutate(g, seed{readError: errors.New("connection refused")}.client(g), osc, old.DeepCopy())
+
+	g.Expect(osc.Spec).To(Equal(old.Spec))
+}
+
+func TestMutateKeepsWhatNodesHaveAfterARestorationUntilThereAreCaches(t *testing.T) {
+	g := NewWithT(t)
+	old := newOSC()
+	mutate(g, seed{}.client(g), old, nil)
+
+	osc := newOSC()
+	mutate(g, seed{status: `{"apiVersion":"registry.extensions.gardener.cloud/v1alpha3","kind":"RegistryStatus","caches":[]}`}.client(g), osc, old.DeepCopy())
 
 	g.Expect(osc.Spec).To(Equal(old.Spec))
 }

@@ -27,17 +27,17 @@ var _ = Describe("Shoot API server", func() {
 	// The faults of one side alone show what each of them does about it. When both
 	// have them, the first of them is met first.
 	DescribeTable("with a fault is tried again by the extension, which says so",
-		func(ctx SpecContext, fault func(*control.Proxy) error, lastError string) {
+		func(ctx SpecContext, f fault) {
 			namespace := newShoot(ctx)
 			proxy := startProxy()
 			reachShootBy(ctx, namespace, proxy.Kubeconfig)
 			one, two := cache{"upstream": "fault-one.example.com"}, cache{"upstream": "fault-two.example.com"}
 
 			By("creating")
-			Expect(fault(proxy)).To(Succeed())
+			Expect(f.begin(proxy)).To(Succeed())
 			extension := applyExtension(ctx, namespace, one)
 			awaitExtension(ctx, extension, gardencorev1beta1.LastOperationStateError)
-			Expect(extension.Status.LastError.Description).To(ContainSubstring(lastError))
+			Expect(extension.Status.LastError.Description).To(ContainSubstring(f.lastError))
 			Expect(extension.Status.ProviderStatus).To(BeNil())
 			Expect(proxy.Pass()).To(Succeed())
 			awaitExtension(ctx, extension, gardencorev1beta1.LastOperationStateSucceeded)
@@ -46,10 +46,10 @@ var _ = Describe("Shoot API server", func() {
 			before, seedBefore := observe(ctx, "fault-one.example.com", ""), observeSeed(ctx, namespace)
 
 			By("updating")
-			Expect(fault(proxy)).To(Succeed())
+			Expect(f.begin(proxy)).To(Succeed())
 			extension = applyExtension(ctx, namespace, one, two)
 			awaitExtension(ctx, extension, gardencorev1beta1.LastOperationStateError)
-			Expect(extension.Status.LastError.Description).To(ContainSubstring(lastError))
+			Expect(extension.Status.LastError.Description).To(ContainSubstring(f.lastError))
 			// Nodes go on with what they know.
 			Expect(observeSeed(ctx, namespace)).To(And(HaveField("ProviderStatus", seedBefore.ProviderStatus), HaveField("Secrets", seedBefore.Secrets)))
 			Expect(observe(ctx, "fault-one.example.com", "")).To(Equal(before))
@@ -60,24 +60,83 @@ var _ = Describe("Shoot API server", func() {
 			Expect(observe(ctx, "fault-one.example.com", "")).To(Equal(before))
 
 			By("deleting, which the extension leaves to gardener-resource-manager")
-			Expect(fault(proxy)).To(Succeed())
+			Expect(f.begin(proxy)).To(Succeed())
 			beginDeletion(ctx, namespace)
 			awaitNoExtension(ctx, namespace)
 			expectNothingLeft(ctx, namespace, "registry-fault-one-example-com")
 			expectNothingLeft(ctx, namespace, "registry-fault-two-example-com")
 		},
-		Entry("down", (*control.Proxy).Refuse, "connection refused", SpecTimeout(2*time.Minute)),
-		Entry("status 500", (*control.Proxy).Fail, "the proxy was told to fail", SpecTimeout(2*time.Minute)),
+		Entry("down", down, SpecTimeout(2*time.Minute)),
+		Entry("status 500", failing, SpecTimeout(2*time.Minute)),
+	)
+
+	DescribeTable("with a fault is tried again when the Shoot wakes up and when its certificate authorities are rotated",
+		func(ctx SpecContext, f fault) {
+			const name = "registry-awoken-example-com"
+			namespace, proxy := newShoot(ctx), startProxy()
+			reachShootBy(ctx, namespace, proxy.Kubeconfig)
+			one, two := cache{"upstream": "awoken.example.com"}, cache{"upstream": "overnight.example.com"}
+			both := []cache{one, two}
+			reconcile(ctx, namespace, one)
+			awaitApplied(ctx, namespace)
+			before, trusted := observe(ctx, "awoken.example.com", ""), readTrust(ctx, namespace, name)
+			// meet has a reconcile meet the fault, in which nothing changes, and returns what is
+			// trusted after it.
+			meet := func() trust {
+				GinkgoHelper()
+				f.meet(ctx, proxy, namespace, both, func() *extensionsv1alpha1.Extension { return applyExtension(ctx, namespace, both...) }, func() {
+					Expect(observe(ctx, "awoken.example.com", "")).To(Equal(before))
+					Expect(readTrust(ctx, namespace, name)).To(Equal(trusted))
+				})
+				awaitApplied(ctx, namespace)
+				Expect(observe(ctx, "awoken.example.com", "")).To(Equal(before), "no pod is replaced")
+				return readTrust(ctx, namespace, name)
+			}
+
+			By("waking up")
+			hibernate(ctx, namespace, one)
+			reconcile(ctx, namespace, both...)
+			Expect(statusOf(ctx, namespace).Caches).To(HaveLen(1))
+			setHibernated(ctx, namespace, false)
+			Expect(meet()).To(Equal(trusted))
+			Expect(statusOf(ctx, namespace).Caches).To(HaveLen(2))
+			added := observe(ctx, "overnight.example.com", "")
+
+			By("preparing a rotation")
+			old := trusted.authorities[0]
+			setCARotation(ctx, namespace, gardencorev1beta1.RotationPreparing)
+			prepared := meet()
+			Expect(prepared.authorities).To(And(HaveLen(2), ContainElement(old)))
+			Expect(prepared.server.CheckSignatureFrom(old)).To(Succeed())
+			setCARotation(ctx, namespace, gardencorev1beta1.RotationPrepared)
+			Eventually(func(g Gomega) {
+				reconcile(ctx, namespace, both...)
+				trusted = readTrust(ctx, namespace, name)
+				g.Expect(trusted.server.CheckSignatureFrom(old)).NotTo(Succeed())
+			}).WithContext(ctx).Should(Succeed())
+			Expect(trusted.authorities).To(Equal(prepared.authorities))
+
+			By("completing it")
+			setCARotation(ctx, namespace, gardencorev1beta1.RotationCompleting)
+			completed := meet()
+			Expect(completed.authorities).To(And(HaveLen(1), Not(ContainElement(old))))
+			Expect(completed.server).To(Equal(trusted.server))
+			eventuallyServedInShoot(ctx, name, completed.server)
+			Expect(observe(ctx, "overnight.example.com", "")).To(Equal(added))
+		},
+		Entry("down", down, SpecTimeout(3*time.Minute)),
+		Entry("status 500", failing, SpecTimeout(3*time.Minute)),
+		Entry("slow", slow, SpecTimeout(3*time.Minute)),
 	)
 
 	DescribeTable("with a fault is waited for when gardener-resource-manager meets it",
-		func(ctx SpecContext, fault func(*control.Proxy) error) {
+		func(ctx SpecContext, f fault) {
 			namespace := newShoot(ctx)
 			DeferCleanup(environment.ShootProxy.Pass)
 			one, two := cache{"upstream": "fault-one.example.com"}, cache{"upstream": "fault-two.example.com"}
 
 			By("creating")
-			Expect(fault(environment.ShootProxy)).To(Succeed())
+			Expect(f.begin(environment.ShootProxy)).To(Succeed())
 			extension := applyExtension(ctx, namespace, one)
 			awaitFailure(ctx, namespace, "extension-registry-cache-services")
 			expectNotInShoot(ctx, &corev1.Service{}, "registry-fault-one-example-com")
@@ -87,7 +146,7 @@ var _ = Describe("Shoot API server", func() {
 			before := observe(ctx, "fault-one.example.com", "")
 
 			By("updating")
-			Expect(fault(environment.ShootProxy)).To(Succeed())
+			Expect(f.begin(environment.ShootProxy)).To(Succeed())
 			extension = applyExtension(ctx, namespace, one, two)
 			awaitFailure(ctx, namespace, "extension-registry-cache-services")
 			Expect(environment.ShootProxy.Pass()).To(Succeed())
@@ -97,7 +156,7 @@ var _ = Describe("Shoot API server", func() {
 			observe(ctx, "fault-two.example.com", "")
 
 			By("deleting")
-			Expect(fault(environment.ShootProxy)).To(Succeed())
+			Expect(f.begin(environment.ShootProxy)).To(Succeed())
 			beginDeletion(ctx, namespace)
 			awaitFailure(ctx, namespace, "extension-registry-cache")
 			Expect(getExtension(ctx, namespace).Finalizers).NotTo(BeEmpty())
@@ -108,8 +167,8 @@ var _ = Describe("Shoot API server", func() {
 			expectNothingLeft(ctx, namespace, "registry-fault-one-example-com")
 			expectNothingLeft(ctx, namespace, "registry-fault-two-example-com")
 		},
-		Entry("down", (*control.Proxy).Refuse, SpecTimeout(4*time.Minute)),
-		Entry("status 500", (*control.Proxy).Fail, SpecTimeout(4*time.Minute)),
+		Entry("down", down, SpecTimeout(4*time.Minute)),
+		Entry("status 500", failing, SpecTimeout(4*time.Minute)),
 	)
 
 	It("with a fault is what the error names when gardener-resource-manager was waited for in vain", func(ctx SpecContext) {
@@ -270,6 +329,67 @@ var _ = Describe("Shoot API server", func() {
 	}, SpecTimeout(3*time.Minute))
 })
 
+// fault is one that a Shoot's API server has.
+type fault struct {
+	begin func(*control.Proxy) error
+	// lastError is what the error of who meets it says. It is empty for a slow one, of
+	// which delay says how much later each answer comes.
+	lastError string
+	delay     time.Duration
+}
+
+var (
+	down    = fault{begin: (*control.Proxy).Refuse, lastError: "connection refused"}
+	failing = fault{begin: (*control.Proxy).Fail, lastError: "the proxy was told to fail"}
+	slow    = delaying(time.Second)
+	// hanging is too slow for anyone's patience.
+	hanging = delaying(time.Hour)
+)
+
+func delaying(delay time.Duration) fault {
+	return fault{begin: func(proxy *control.Proxy) error { return proxy.Delay(delay) }, delay: delay}
+}
+
+// meet has an operation of an Extension with the given caches meet a fault. operate
+// begins it. If the fault makes it fail, its error says with what, unchanged is called,
+// and once the fault is over it succeeds without being asked for again. A slow one
+// succeeds at once, if it has the patience.
+func (f fault) meet(ctx context.Context, proxy *control.Proxy, namespace string, caches []cache, operate func() *extensionsv1alpha1.Extension, unchanged func()) {
+	GinkgoHelper()
+	const waitedFor = "read the Shoot's StatefulSets of caches"
+	if f.delay > 0 {
+		Expect(hanging.begin(proxy)).To(Succeed())
+		impatient, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		Expect(reconcileBy(impatient, namespace, controller.ShootClient, caches...)).To(
+			MatchError(And(ContainSubstring(waitedFor), ContainSubstring(context.DeadlineExceeded.Error()))))
+		unchanged()
+
+		Expect(f.begin(proxy)).To(Succeed())
+		begin := time.Now()
+		extension := awaitExtension(ctx, operate(), gardencorev1beta1.LastOperationStateSucceeded)
+		// It lists StatefulSets, claims and Services.
+		Expect(time.Since(begin)).To(BeNumerically(">=", 3*f.delay))
+		Expect(extension.Status.LastError).To(BeNil())
+		Expect(proxy.Pass()).To(Succeed())
+		return
+	}
+
+	Expect(f.begin(proxy)).To(Succeed())
+	var extension *extensionsv1alpha1.Extension
+	Eventually(func(g Gomega) {
+		// More than once: the controller may hear of a change of the Shoot a moment later.
+		extension = operate()
+		g.Eventually(func() *gardencorev1beta1.LastError { return getExtension(ctx, namespace).Status.LastError }).
+			WithContext(ctx).WithTimeout(5 * time.Second).
+			Should(HaveValue(HaveField("Description", And(ContainSubstring(waitedFor), ContainSubstring(f.lastError)))))
+	}).WithContext(ctx).Should(Succeed())
+	unchanged()
+	Expect(proxy.Pass()).To(Succeed())
+	awaitExtension(ctx, extension, gardencorev1beta1.LastOperationStateSucceeded)
+	Expect(extension.Status.LastError).To(BeNil())
+}
+
 // expectSlow expects that a reconcile succeeds, without an error on the way, and
 // takes at least some time, and not much more.
 func expectSlow(ctx context.Context, extension *extensionsv1alpha1.Extension, atLeast time.Duration) {
@@ -306,7 +426,7 @@ func awaitFailure(ctx context.Context, namespace, name string) {
 		managedResource := getManagedResource(ctx, namespace, name)
 		applied := v1beta1helper.GetCondition(managedResource.Status.Conditions, resourcesv1alpha1.ResourcesApplied)
 		g.Expect(applied).NotTo(BeNil())
-		g.Expect(applied.Message).To(Or(ContainSubstring("connection refused"), ContainSubstring("the proxy was told to fail")))
+		g.Expect(applied.Message).To(Or(ContainSubstring(down.lastError), ContainSubstring(failing.lastError)))
 	}).WithContext(ctx).WithTimeout(time.Minute).Should(Succeed())
 }
 

@@ -12,6 +12,7 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
@@ -61,11 +62,22 @@ var _ = Describe("Conditions of the Extension", func() {
 
 		By("recovering")
 		setReady(ctx, ill)
-		Eventually(func(g Gomega) {
-			condition := v1beta1helper.GetCondition(getExtension(ctx, namespace).Status.Conditions, systemComponents)
-			g.Expect(condition.Message).NotTo(ContainSubstring("pod registry-"))
-		}).WithContext(ctx).WithTimeout(time.Minute).Should(Succeed())
-	}, SpecTimeout(3*time.Minute))
+		Eventually(func() string { return checkedCondition(ctx, namespace, systemComponents).Message }).
+			WithContext(ctx).WithTimeout(2 * time.Minute).WithPolling(time.Second).ShouldNot(ContainSubstring("registry-ill-example-com-0"))
+	}, SpecTimeout(5*time.Minute))
+
+	It("say that the Shoot's API server does not answer, and recover", func(ctx SpecContext) {
+		namespace, proxy := newShoot(ctx), startProxy()
+		reachShootBy(ctx, namespace, proxy.Kubeconfig)
+		reconcile(ctx, namespace, cache{"upstream": "unheard.example.com"})
+		awaitApplied(ctx, namespace)
+		Expect(hanging.begin(proxy)).To(Succeed())
+		unanswered := And(ContainSubstring("read the Shoot's pods of caches"), ContainSubstring("no answer within 10s"))
+		expectCondition(ctx, namespace, systemComponents, gardencorev1beta1.ConditionUnknown, unanswered)
+		Expect(proxy.Pass()).To(Succeed())
+		Eventually(func() string { return checkedCondition(ctx, namespace, systemComponents).Message }).
+			WithContext(ctx).WithTimeout(2 * time.Minute).WithPolling(time.Second).ShouldNot(unanswered)
+	}, SpecTimeout(5*time.Minute))
 
 	It("say what is missing for the caches to be monitored", func(ctx SpecContext) {
 		namespace := newShoot(ctx)
@@ -89,19 +101,25 @@ var _ = Describe("Conditions of the Extension", func() {
 	}, SpecTimeout(2*time.Minute))
 })
 
-// expectCondition has the Extension checked until it is as expected: a change of the
-// Shoot does, and the next check by itself may be half a minute away.
+// expectCondition has the Extension checked until it is as expected.
 func expectCondition(ctx context.Context, namespace string, conditionType gardencorev1beta1.ConditionType, status gardencorev1beta1.ConditionStatus, message OmegaMatcher) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
-		updateShoot(ctx, namespace, func(shoot *gardencorev1beta1.Shoot) {
-			metav1.SetMetaDataAnnotation(&shoot.ObjectMeta, "test/checked", time.Now().Format(time.RFC3339Nano))
-		})
-		condition := v1beta1helper.GetCondition(getExtension(ctx, namespace).Status.Conditions, conditionType)
-		g.Expect(condition).NotTo(BeNil())
+		condition := checkedCondition(ctx, namespace, conditionType)
 		g.Expect(condition.Message).To(message)
 		g.Expect(condition.Status).To(Equal(status))
-	}).WithContext(ctx).WithTimeout(time.Minute).WithPolling(time.Second).Should(Succeed())
+	}).WithContext(ctx).WithTimeout(2 * time.Minute).WithPolling(time.Second).Should(Succeed())
+}
+
+// checkedCondition returns a condition as it is, which is empty if there is none, and
+// has the Extension checked: a change of the Shoot does, and the next check by itself
+// may be half a minute away.
+func checkedCondition(ctx context.Context, namespace string, conditionType gardencorev1beta1.ConditionType) gardencorev1beta1.Condition {
+	GinkgoHelper()
+	updateShoot(ctx, namespace, func(shoot *gardencorev1beta1.Shoot) {
+		metav1.SetMetaDataAnnotation(&shoot.ObjectMeta, "test/checked", time.Now().Format(time.RFC3339Nano))
+	})
+	return ptr.Deref(v1beta1helper.GetCondition(getExtension(ctx, namespace).Status.Conditions, conditionType), gardencorev1beta1.Condition{})
 }
 
 // setStatus does what a scheduler and a kubelet do.

@@ -44,15 +44,7 @@ var _ = Describe("Hibernation", func() {
 		before, seedBefore := observe(ctx, "hibernated.example.com", ""), observeSeed(ctx, namespace)
 
 		By("hibernating")
-		updateShoot(ctx, namespace, func(shoot *gardencorev1beta1.Shoot) {
-			shoot.Spec.Hibernation = &gardencorev1beta1.Hibernation{Enabled: ptr.To(true)}
-			shoot.Status.IsHibernated = true
-		})
-		Eventually(func() string {
-			// The extension may not have heard of the Shoot's change the first time.
-			reconcile(ctx, namespace, sleeper)
-			return string(extensionSession.Err.Contents())
-		}).WithContext(ctx).Should(MatchRegexp(`Shoot is hibernated.*` + namespace))
+		hibernate(ctx, namespace, sleeper)
 		Expect(environment.ShootProxy.Refuse()).To(Succeed())
 		Expect(observeSeed(ctx, namespace)).To(Equal(seedBefore))
 
@@ -111,7 +103,7 @@ var _ = Describe("Hibernation", func() {
 })
 
 var _ = Describe("Operation", func() {
-	It("migrate leaves all in the Shoot, and restore takes it over", func(ctx SpecContext) {
+	DescribeTable("migrate leaves all in the Shoot, and restore takes it over, while the Shoot's API server is", func(ctx SpecContext, f fault) {
 		namespace := newShoot(ctx)
 		reachShootBy(ctx, namespace, environment.ShootProxy.Kubeconfig)
 		DeferCleanup(environment.ShootProxy.Pass)
@@ -122,8 +114,8 @@ var _ = Describe("Operation", func() {
 		extension := getExtension(ctx, namespace)
 		config := extension.Spec.ProviderConfig
 
-		By("migrating while the Shoot's API server is down, as it is at the end of a migration")
-		Expect(environment.ShootProxy.Refuse()).To(Succeed())
+		By("migrating, for which nobody asks it for anything")
+		Expect(f.begin(environment.ShootProxy)).To(Succeed())
 		annotate(ctx, extension, v1beta1constants.GardenerOperationMigrate)
 		awaitExtension(ctx, extension, gardencorev1beta1.LastOperationStateSucceeded)
 		Expect(extension.Status.LastOperation.Type).To(Equal(gardencorev1beta1.LastOperationTypeMigrate))
@@ -145,19 +137,91 @@ var _ = Describe("Operation", func() {
 		}}
 		extension.Spec.Type, extension.Spec.ProviderConfig = v1alpha3.ExtensionType, config
 		Expect(seed.Create(ctx, extension)).To(Succeed())
-		annotate(ctx, extension, v1beta1constants.GardenerOperationRestore)
-		awaitExtension(ctx, extension, gardencorev1beta1.LastOperationStateSucceeded)
+		f.meet(ctx, environment.ShootProxy, namespace, []cache{{"upstream": "migrated.example.com"}}, func() *extensionsv1alpha1.Extension {
+			annotate(ctx, extension, v1beta1constants.GardenerOperationRestore)
+			return extension
+		}, func() {
+			expectNoManagedResources(ctx, namespace)
+			Expect(observe(ctx, "migrated.example.com", "")).To(Equal(before))
+		})
 		// The status does not tell, for the annotation often makes another reconcile
 		// follow at once.
 		Expect(string(extensionSession.Err.Contents())).To(MatchRegexp(`Successfully restored Extension resource.*` + namespace))
 		restored := statusOf(ctx, namespace)
 		Expect(restored).To(Equal(status))
 		Expect(caBundle(ctx, namespace, restored)).To(Equal(trusted))
-		awaitApplied(ctx, namespace)
+		awaitRecovery(ctx, namespace)
 		Expect(observe(ctx, "migrated.example.com", "")).To(Equal(before))
 		Expect(certificateOf(ctx, "registry-migrated-example-com")).To(Equal(certificate))
-	}, SpecTimeout(2*time.Minute))
+	},
+		Entry("down", down, SpecTimeout(3*time.Minute)),
+		Entry("answering with status 500", failing, SpecTimeout(3*time.Minute)),
+		Entry("slow", slow, SpecTimeout(3*time.Minute)),
+	)
 })
+
+var _ = Describe("Shoot that was restored while it was hibernated", func() {
+	It("loses the caches that were removed until it woke up", func(ctx SpecContext) {
+		namespace := restoreHibernated(ctx, "kept.example.com", "removed.example.com")
+		before := observe(ctx, "kept.example.com", "")
+
+		By("removing a cache")
+		reconcile(ctx, namespace, cache{"upstream": "kept.example.com"})
+		expectNoManagedResources(ctx, namespace)
+		observe(ctx, "removed.example.com", "")
+
+		By("waking up")
+		Expect(environment.ShootProxy.Pass()).To(Succeed())
+		setHibernated(ctx, namespace, false)
+		Eventually(func() []v1alpha3.RegistryCacheStatus {
+			return reconcile(ctx, namespace, cache{"upstream": "kept.example.com"}).Caches
+		}).WithContext(ctx).Should(HaveLen(1))
+		awaitRecovery(ctx, namespace)
+		Expect(observe(ctx, "kept.example.com", "")).To(Equal(before))
+		expectNotInShootAnyMore(ctx, "registry-removed-example-com")
+	}, SpecTimeout(3*time.Minute))
+
+	It("loses all of them when the extension is removed", func(ctx SpecContext) {
+		namespace := restoreHibernated(ctx, "forgotten.example.com", "also-forgotten.example.com")
+		beginDeletion(ctx, namespace)
+		Eventually(func() *gardencorev1beta1.LastError { return getExtension(ctx, namespace).Status.LastError }).WithContext(ctx).
+			Should(HaveValue(HaveField("Description", ContainSubstring("are deleted when the Shoot's API server answers"))))
+		observe(ctx, "forgotten.example.com", "")
+
+		By("waking up")
+		Expect(environment.ShootProxy.Pass()).To(Succeed())
+		setHibernated(ctx, namespace, false)
+		awaitNoExtension(ctx, namespace)
+		for _, name := range []string{"registry-forgotten-example-com", "registry-also-forgotten-example-com"} {
+			expectNotInShootAnyMore(ctx, name)
+		}
+		expectNotInShoot(ctx, &networkingv1.NetworkPolicy{}, "gardener.cloud--allow-registry-cache")
+		Expect(managedSecrets(ctx, namespace)).To(BeEmpty())
+	}, SpecTimeout(3*time.Minute))
+})
+
+// restoreHibernated deploys caches, and migrates and restores the Extension while the
+// Shoot is hibernated: its API server stays down.
+func restoreHibernated(ctx context.Context, upstreamHosts ...string) string {
+	GinkgoHelper()
+	namespace := newShoot(ctx)
+	reachShootBy(ctx, namespace, environment.ShootProxy.Kubeconfig)
+	DeferCleanup(environment.ShootProxy.Pass)
+	var caches []cache
+	for _, upstreamHost := range upstreamHosts {
+		caches = append(caches, cache{"upstream": upstreamHost, "highAvailability": map[string]any{"enabled": true}})
+	}
+	reconcile(ctx, namespace, caches...)
+	awaitApplied(ctx, namespace)
+	for _, upstreamHost := range upstreamHosts {
+		observe(ctx, upstreamHost, "")
+	}
+	hibernate(ctx, namespace, caches...)
+	Expect(environment.ShootProxy.Refuse()).To(Succeed())
+	restoreExtension(ctx, seed, namespace, migrateExtension(ctx, namespace))
+	expectNoManagedResources(ctx, namespace)
+	return namespace
+}
 
 var _ = Describe("Deletion", func() {
 	It("waits for pods in use, with the Services last, and takes all volumes along", func(ctx SpecContext) {
@@ -192,7 +256,7 @@ var _ = Describe("Deletion", func() {
 		eventuallyNotInShoot(ctx, second, second.Name)
 	}, SpecTimeout(2*time.Minute))
 
-	It("by force waits for nothing when the Shoot's API server is gone", func(ctx SpecContext) {
+	DescribeTable("by force waits for nothing when the Shoot's API server is", func(ctx SpecContext, f fault) {
 		namespace := newShoot(ctx)
 		// Early, for the extension has heard of it when the caches are deployed.
 		updateShoot(ctx, namespace, func(shoot *gardencorev1beta1.Shoot) {
@@ -202,14 +266,17 @@ var _ = Describe("Deletion", func() {
 		DeferCleanup(environment.ShootProxy.Pass)
 		reconcile(ctx, namespace, cache{"upstream": "forced.example.com"})
 		awaitApplied(ctx, namespace)
-		awaitPodAndClaim(ctx, "registry-forced-example-com")
+		before := observe(ctx, "forced.example.com", "")
+		monitoringObjects(ctx, namespace)
 
 		By("deleting")
-		Expect(environment.ShootProxy.Refuse()).To(Succeed())
+		Expect(f.begin(environment.ShootProxy)).To(Succeed())
 		beginDeletion(ctx, namespace)
 		awaitNoExtension(ctx, namespace)
 
+		expectNoMonitoring(ctx, namespace)
 		Expect(managedSecrets(ctx, namespace)).To(BeEmpty())
+		Expect(observe(ctx, "forced.example.com", "")).To(Equal(before), "nobody got through to it")
 		for _, name := range []string{"extension-registry-cache-services", "extension-registry-cache"} {
 			managedResource := getManagedResource(ctx, namespace, name)
 			Expect(managedResource.DeletionTimestamp).NotTo(BeNil(), name)
@@ -221,7 +288,11 @@ var _ = Describe("Deletion", func() {
 		Eventually(func() []resourcesv1alpha1.ManagedResource { return managedResources(ctx, namespace) }).
 			WithContext(ctx).WithTimeout(2 * time.Minute).Should(BeEmpty())
 		expectNothingLeft(ctx, namespace, "registry-forced-example-com")
-	}, SpecTimeout(4*time.Minute))
+	},
+		Entry("down", down, SpecTimeout(4*time.Minute)),
+		Entry("answering with status 500", failing, SpecTimeout(4*time.Minute)),
+		Entry("so slow that it seems gone", hanging, SpecTimeout(4*time.Minute)),
+	)
 
 	It("needs nothing of the Cluster but that it is there", func(ctx SpecContext) {
 		// Side by side, for each takes its time.
@@ -300,6 +371,16 @@ func reachShootBy(ctx context.Context, namespace string, kubeconfig []byte) {
 	Expect(gardener.NewNamespace(ctx, seed, namespace, kubeconfig)).To(Succeed())
 }
 
+// hibernate hibernates a Shoot, and returns when the extension has heard of it.
+func hibernate(ctx context.Context, namespace string, caches ...cache) {
+	GinkgoHelper()
+	setHibernated(ctx, namespace, true)
+	Eventually(func() string {
+		reconcile(ctx, namespace, caches...)
+		return string(extensionSession.Err.Contents())
+	}).WithContext(ctx).Should(MatchRegexp(`Shoot is hibernated.*` + namespace))
+}
+
 // annotate asks for an operation, as gardenlet does.
 func annotate(ctx context.Context, extension *extensionsv1alpha1.Extension, operation string) {
 	GinkgoHelper()
@@ -375,6 +456,13 @@ func expectNothingLeft(ctx context.Context, namespace, name string) {
 	GinkgoHelper()
 	expectNoManagedResources(ctx, namespace)
 	Expect(managedSecrets(ctx, namespace)).To(BeEmpty())
+	expectNotInShootAnyMore(ctx, name)
+	eventuallyNotInShoot(ctx, &networkingv1.NetworkPolicy{}, "gardener.cloud--allow-registry-cache")
+}
+
+// expectNotInShootAnyMore fails if anything is left of a cache in the Shoot.
+func expectNotInShootAnyMore(ctx context.Context, name string) {
+	GinkgoHelper()
 	for _, object := range []client.Object{
 		&appsv1.StatefulSet{}, &corev1.Service{}, &vpaautoscalingv1.VerticalPodAutoscaler{}, &policyv1.PodDisruptionBudget{},
 	} {
@@ -383,7 +471,6 @@ func expectNothingLeft(ctx context.Context, namespace, name string) {
 	for _, suffix := range []string{"-config", "-tls"} {
 		eventuallyNotInShoot(ctx, &corev1.Secret{}, name+suffix)
 	}
-	eventuallyNotInShoot(ctx, &networkingv1.NetworkPolicy{}, "gardener.cloud--allow-registry-cache")
 	eventuallyNotInShoot(ctx, &corev1.Pod{}, name+"-0")
 	eventuallyNotInShoot(ctx, &corev1.PersistentVolumeClaim{}, "cache-volume-"+name+"-0")
 }

@@ -7,6 +7,8 @@ package registrycache_test
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
+	"fmt"
 	"net"
 	"net/http/httptest"
 	"path/filepath"
@@ -22,8 +24,10 @@ import (
 	. "github.com/onsi/gomega"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/util/cert"
 	"k8s.io/utils/clock"
@@ -43,25 +47,33 @@ import (
 
 // A Shoot in which the existing extension v0.24 has deployed caches.
 var _ = Describe("Switch in place", func() {
-	It("takes over Services, claims and what is cached", func(ctx SpecContext) {
+	DescribeTable("takes over Services, claims and what is cached", func(ctx SpecContext, tls bool, replicas int32) {
 		source := startUpstream("", "")
 		image, index := pushImage(source, "library/app", "v1"), pushIndex(source, "library/multi", "v1")
 		namespace, root := newShoot(ctx), GinkgoT().TempDir()
 
 		By("having the existing extension's objects, and a volume that a stock registry has filled")
 		fillByStockRegistry(filepath.Join(root, "var/lib/registry"), source)
-		existing := existingCache{namespace: namespace, upstream: source.Host(), remoteURL: source.URL(), name: upstream.ResourceName(source.Host())}
+		existing := existingCache{namespace: namespace, upstream: source.Host(), remoteURL: source.URL(), name: upstream.ResourceName(source.Host()), tls: tls, replicas: replicas}
 		existing.deploy(ctx)
+		// The existing extension's StatefulSets wait for that before they make another pod.
+		first, _ := awaitPodAndClaim(ctx, existing.name)
+		setPodReady(ctx, first, corev1.ConditionTrue)
 		before := existing.read(ctx)
-		bindClaim(ctx, before.claim)
+		for _, claim := range before.claims {
+			bindClaim(ctx, claim)
+		}
 
 		By("reconciling")
-		wanted := cache{"upstream": source.Host(), "remoteURL": source.URL(), "volume": map[string]any{"size": existingVolumeSize}}
+		wanted := cache{
+			"upstream": source.Host(), "remoteURL": source.URL(), "volume": map[string]any{"size": existingVolumeSize},
+			"http": map[string]any{"tls": tls}, "highAvailability": map[string]any{"enabled": replicas > 1},
+		}
 		status := reconcile(ctx, namespace, wanted)
-		Expect(status.Caches).To(ConsistOf(HaveField("Endpoint", "https://"+net.JoinHostPort(before.service.Spec.ClusterIP, "5000"))))
-		bundle, err := publishedBundle(ctx, seed, namespace)
-		Expect(err).NotTo(HaveOccurred())
-		Expect(cert.ParseCertsPEM(bundle)).To(ConsistOf(before.authority), "nodes trust that already")
+		Expect(status.Caches).To(ConsistOf(HaveField("Endpoint", existing.scheme()+"://"+net.JoinHostPort(before.service.Spec.ClusterIP, "5000"))))
+		if tls {
+			Expect(cert.ParseCertsPEM(caBundle(ctx, namespace, status))).To(ConsistOf(before.authority), "nodes trust that already")
+		}
 		Eventually(func(g Gomega) {
 			podObject := &corev1.Pod{}
 			g.Expect(shoot.Get(ctx, client.ObjectKeyFromObject(before.pod), podObject)).To(Succeed())
@@ -74,10 +86,15 @@ var _ = Describe("Switch in place", func() {
 		Expect(after.service.UID).To(Equal(before.service.UID))
 		Expect(after.service.Spec.ClusterIP).To(Equal(before.service.Spec.ClusterIP))
 		Expect(after.statefulSet.UID).NotTo(Equal(before.statefulSet.UID), "its podManagementPolicy is another")
-		Expect(after.claim.UID).To(Equal(before.claim.UID))
-		Expect(after.claim.DeletionTimestamp).To(BeNil())
-		Expect(after.claim.Spec.VolumeName).To(Equal(volumeOf(before.claim)))
-		Expect(after.authority).To(Equal(before.authority))
+		for i, claim := range after.claims {
+			Expect(claim.UID).To(Equal(before.claims[i].UID))
+			Expect(claim.DeletionTimestamp).To(BeNil())
+			Expect(claim.Spec.VolumeName).To(Equal(volumeOf(before.claims[i])))
+		}
+		if tls {
+			Expect(after.authority).To(Equal(before.authority))
+		}
+		Expect(after.budget).To(Equal(before.budget))
 
 		By("reconciling again, which replaces nothing")
 		reconcile(ctx, namespace, wanted)
@@ -87,7 +104,9 @@ var _ = Describe("Switch in place", func() {
 		Expect(again.pod.UID).To(Equal(after.pod.UID))
 
 		By("pulling through the cache that runs on the same volume")
-		eventuallyServedInShoot(ctx, existing.name, readTrust(ctx, namespace, existing.name).server)
+		if tls {
+			eventuallyServedInShoot(ctx, existing.name, readTrust(ctx, namespace, existing.name).server)
+		}
 		osc := eventuallyMutated(ctx, newOperatingSystemConfig(namespace, "pool-a"))
 		node := newNode(osc)
 		node.start(osc)
@@ -104,7 +123,7 @@ var _ = Describe("Switch in place", func() {
 		Eventually(func(g Gomega) {
 			managedResource := getManagedResource(ctx, namespace, "extension-registry-cache")
 			applied := v1beta1helper.GetCondition(managedResource.Status.Conditions, resourcesv1alpha1.ResourcesApplied)
-			g.Expect(applied).To(HaveValue(HaveField("Message", ContainSubstring("field is immutable"))))
+			g.Expect(applied).To(HaveValue(HaveField("Message", Or(ContainSubstring("field is immutable"), ContainSubstring("updates to statefulset spec")))))
 		}).WithContext(ctx).Should(Succeed())
 		ours := []client.DeleteAllOfOption{client.InNamespace(metav1.NamespaceSystem), client.HasLabels{"upstream-host"}}
 		Expect(shoot.DeleteAllOf(ctx, &corev1.Secret{}, append(ours, client.MatchingFields{"type": string(corev1.SecretTypeTLS)})...)).To(Succeed())
@@ -113,9 +132,15 @@ var _ = Describe("Switch in place", func() {
 			back := existing.read(ctx)
 			g.Expect(back.statefulSet.Spec.PodManagementPolicy).To(Equal(appsv1.OrderedReadyPodManagement))
 			g.Expect(back.service.UID).To(Equal(before.service.UID))
-			g.Expect(back.claim.UID).To(Equal(before.claim.UID))
+			for i, claim := range back.claims {
+				g.Expect(claim.UID).To(Equal(before.claims[i].UID))
+			}
 		}).WithContext(ctx).WithTimeout(time.Minute).Should(Succeed())
-	}, SpecTimeout(4*time.Minute))
+	},
+		Entry("with TLS", true, int32(1), SpecTimeout(4*time.Minute)),
+		// Gardener's webhook, which is not here, would make two replicas of ours too.
+		Entry("with plain HTTP, highly available", false, int32(2), SpecTimeout(4*time.Minute)),
+	)
 })
 
 const (
@@ -130,6 +155,9 @@ const (
 // its own, a StatefulSet and Secrets that cannot be updated to just anything.
 type existingCache struct {
 	namespace, upstream, remoteURL, name string
+	tls                                  bool
+	// replicas are two if it is highly available.
+	replicas int32
 }
 
 // cacheObjects are the objects that outlive a switch, and the pod of before or
@@ -138,8 +166,11 @@ type cacheObjects struct {
 	service     *corev1.Service
 	statefulSet *appsv1.StatefulSet
 	pod         *corev1.Pod
-	claim       *corev1.PersistentVolumeClaim
-	authority   any
+	claims      []*corev1.PersistentVolumeClaim
+	// authority is nil without TLS.
+	authority *x509.Certificate
+	// budget is the UID of the PodDisruptionBudget, and empty without high availability.
+	budget types.UID
 }
 
 func (e existingCache) read(ctx context.Context) cacheObjects {
@@ -147,7 +178,20 @@ func (e existingCache) read(ctx context.Context) cacheObjects {
 	o := cacheObjects{service: &corev1.Service{}, statefulSet: &appsv1.StatefulSet{}}
 	eventuallyInShoot(ctx, o.service, e.name)
 	eventuallyInShoot(ctx, o.statefulSet, e.name)
-	o.pod, o.claim = awaitPodAndClaim(ctx, e.name)
+	o.pod, _ = awaitPodAndClaim(ctx, e.name)
+	for ordinal := range e.replicas {
+		claim := &corev1.PersistentVolumeClaim{}
+		eventuallyInShoot(ctx, claim, fmt.Sprintf("cache-volume-%s-%d", e.name, ordinal))
+		o.claims = append(o.claims, claim)
+	}
+	if e.replicas > 1 {
+		budget := &policyv1.PodDisruptionBudget{}
+		eventuallyInShoot(ctx, budget, e.name)
+		o.budget = budget.UID
+	}
+	if !e.tls {
+		return o
+	}
 	secrets := &corev1.SecretList{}
 	Expect(seed.List(ctx, secrets, client.InNamespace(e.namespace), client.MatchingLabels{
 		"manager-identity": existingIdentity, "name": existingCAName,
@@ -164,8 +208,14 @@ func (e existingCache) deploy(ctx context.Context) {
 	e.deployManagedResource(ctx, "extension-registry-cache-services", e.service())
 	service := &corev1.Service{}
 	eventuallyInShoot(ctx, service, e.name)
-	server := e.generateCertificates(ctx, net.ParseIP(service.Spec.ClusterIP))
-	e.deployManagedResource(ctx, "extension-registry-cache", e.configSecret(), e.tlsSecret(server), e.statefulSet())
+	objects := []client.Object{e.configSecret(), e.statefulSet()}
+	if e.tls {
+		objects = append(objects, e.tlsSecret(e.generateCertificates(ctx, net.ParseIP(service.Spec.ClusterIP))))
+	}
+	if e.replicas > 1 {
+		objects = append(objects, e.podDisruptionBudget())
+	}
+	e.deployManagedResource(ctx, "extension-registry-cache", objects...)
 }
 
 func (e existingCache) deployManagedResource(ctx context.Context, name string, objects ...client.Object) {
@@ -209,8 +259,24 @@ func (e existingCache) service() *corev1.Service {
 			{Name: "debug", Port: 5001, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromString("debug")},
 		}},
 	}
-	service.Annotations = map[string]string{"upstream": e.upstream, "remote-url": e.remoteURL, "scheme": "https"}
+	service.Annotations = map[string]string{"upstream": e.upstream, "remote-url": e.remoteURL, "scheme": e.scheme()}
 	return service
+}
+
+func (e existingCache) scheme() string {
+	if e.tls {
+		return "https"
+	}
+	return "http"
+}
+
+func (e existingCache) podDisruptionBudget() *policyv1.PodDisruptionBudget {
+	return &policyv1.PodDisruptionBudget{
+		ObjectMeta: e.objectMeta(e.name),
+		Spec: policyv1.PodDisruptionBudgetSpec{
+			MaxUnavailable: ptr.To(intstr.FromInt32(1)), Selector: &metav1.LabelSelector{MatchLabels: e.labels()},
+		},
+	}
 }
 
 func (e existingCache) configSecretName() string { return e.name + "-config-0a1b2c3d" }
@@ -235,10 +301,10 @@ func (e existingCache) statefulSet() *appsv1.StatefulSet {
 	podLabels["app.kubernetes.io/name"] = "registry-cache"
 	podLabels["networking.gardener.cloud/to-dns"] = "allowed"
 	podLabels["networking.gardener.cloud/to-public-networks"] = "allowed"
-	return &appsv1.StatefulSet{
+	statefulSet := &appsv1.StatefulSet{
 		ObjectMeta: e.objectMeta(e.name),
 		Spec: appsv1.StatefulSetSpec{
-			Replicas: ptr.To[int32](1), RevisionHistoryLimit: ptr.To[int32](2),
+			Replicas: &e.replicas, RevisionHistoryLimit: ptr.To[int32](2),
 			Selector: &metav1.LabelSelector{MatchLabels: e.labels()},
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{Labels: podLabels},
@@ -258,12 +324,10 @@ func (e existingCache) statefulSet() *appsv1.StatefulSet {
 						VolumeMounts: []corev1.VolumeMount{
 							{Name: "cache-volume", MountPath: "/var/lib/registry"},
 							{Name: "existing-config", MountPath: "/etc/distribution"},
-							{Name: "existing-certificate", MountPath: "/etc/distribution/certs"},
 						},
 					}},
 					Volumes: []corev1.Volume{
 						{Name: "existing-config", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: e.configSecretName()}}},
-						{Name: "existing-certificate", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: e.name + "-tls"}}},
 					},
 				},
 			},
@@ -276,6 +340,15 @@ func (e existingCache) statefulSet() *appsv1.StatefulSet {
 			}},
 		},
 	}
+	if e.tls {
+		podSpec := &statefulSet.Spec.Template.Spec
+		podSpec.Containers[0].VolumeMounts = append(podSpec.Containers[0].VolumeMounts,
+			corev1.VolumeMount{Name: "existing-certificate", MountPath: "/etc/distribution/certs"})
+		podSpec.Volumes = append(podSpec.Volumes, corev1.Volume{
+			Name: "existing-certificate", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: e.name + "-tls"}},
+		})
+	}
+	return statefulSet
 }
 
 // volumeOf is the name of the volume that a claim is bound to.

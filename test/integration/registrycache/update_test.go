@@ -40,8 +40,7 @@ var _ = Describe("Update", Ordered, func() {
 	)
 	var (
 		namespace                      string
-		changed                        = cache{"upstream": changedUpstream}
-		beside                         = cache{"upstream": besideUpstream, "secretReferenceName": "beside"}
+		changed, beside                cache
 		changedBefore, besideUnchanged cacheState
 	)
 
@@ -55,6 +54,9 @@ var _ = Describe("Update", Ordered, func() {
 	}
 
 	BeforeAll(func(ctx SpecContext) {
+		// Anew, for the specs change it and may run again.
+		changed = cache{"upstream": changedUpstream}
+		beside = cache{"upstream": besideUpstream, "secretReferenceName": "beside"}
 		namespace = newShoot(ctx, secretReference("beside", "beside-v1"), secretReference("changed", "changed-v1"))
 		createReferencedSecret(ctx, namespace, "beside-v1", map[string]string{"username": "beside", "password": "b"})
 		createReferencedSecret(ctx, namespace, "changed-v1", map[string]string{"username": "robot", "password": "one"})
