@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -21,10 +23,12 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
 
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
 	"github.com/gardener/gardener-extension-registry-cache/test/upstream"
 )
 
@@ -54,12 +58,12 @@ var _ = Describe("A running Shoot", func() {
 		By("removing it")
 		address, err := land.Address(ctx, "leaving.test")
 		Expect(err).NotTo(HaveOccurred())
-		asked, pulls := askAgainAndAgain(ctx, address), observe(ctx, leaving, "leaving.test")
+		asked, pulls := askWhileUsed(ctx, "leaving.test", address), observe(ctx, leaving, "leaving.test")
 		_, err = shoot.ApplyCaches(ctx, cache("staying.test"))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(hostsTOML("leaving.test")).NotTo(BeAnExistingFile(), "nodes know before the address goes")
 		Expect(pulls("removal").failures).To(BeEmpty())
-		Expect(asked()).To(HaveExactElements(Equal("answers"), ContainSubstring("Could not connect")),
+		Expect(asked()).To(HaveExactElements("answers", "refuses"),
 			"who asked the cache was refused at once, and never waited for an address that nobody has")
 		Eventually(objectsOf).WithArguments(ctx, "leaving.test").Should(BeEmpty())
 		Eventually(volumesOf).WithArguments(ctx, "leaving-test").Should(BeEmpty())
@@ -71,6 +75,38 @@ var _ = Describe("A running Shoot", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(after.UID).To(Equal(before.UID), "the pod of the first cache was left alone")
 		Expect(after.Status.ContainerStatuses).To(ConsistOf(HaveField("RestartCount", BeZero())))
+	}, SpecTimeout(5*time.Minute))
+
+	It("goes on with a highly available cache while one of its pods is replaced", func(ctx SpecContext) {
+		registry := startUpstream(ctx, upstream.Speed{}, "", "", "twice.test")
+		pushImage(ctx, registry, "app")
+		twice := cache("twice.test")
+		twice.HighAvailability = &v1alpha3.HighAvailability{Enabled: ptr.To(true)}
+		applyCaches(ctx, twice)
+		Expect(land.AwaitReplicas(ctx, "twice.test", 2)).To(Succeed())
+
+		for range 3 {
+			pull(ctx, registry, "twice.test", "app", "two pods")
+		}
+		pulls := observe(ctx, registry, "twice.test")
+		for range 4 {
+			replaced, err := land.Pod(ctx, "twice.test")
+			Expect(err).NotTo(HaveOccurred())
+			Expect(land.DeletePod(ctx, "twice.test")).To(Succeed())
+			Eventually(func(g Gomega) {
+				pod, err := land.Pod(ctx, "twice.test")
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(pod.UID).NotTo(Equal(replaced.UID))
+			}).Should(Succeed())
+			Expect(land.AwaitReplicas(ctx, "twice.test", 2)).To(Succeed())
+		}
+		during := pulls("four replacements of one of two pods")
+		Expect(during.failures).To(BeEmpty())
+		Expect(during.writers).To(HaveLen(1), "the cache is not withdrawn")
+		for range 3 {
+			pull(ctx, registry, "twice.test", "app", "two pods again")
+		}
+		Expect(registry.Counts().Blobs).To(BeNumerically("<=", 2*(layers+1)), "each of both pods fetches each blob once at most")
 	}, SpecTimeout(5*time.Minute))
 
 	It("is as before when the extension is disabled", func(ctx SpecContext) {
@@ -141,20 +177,28 @@ var _ = Describe("A running Shoot", func() {
 	}, SpecTimeout(5*time.Minute))
 })
 
-// askAgainAndAgain has the node ask an address until the returned function is called,
-// which returns the different outcomes one after the other.
-func askAgainAndAgain(ctx context.Context, address string) (stop func() []string) {
+// askWhileUsed has the node ask the address of a cache until its hosts.toml is gone. The
+// returned function waits for that, and returns the different outcomes one after the
+// other.
+func askWhileUsed(ctx context.Context, upstreamHost, address string) (wait func() []string) {
 	var (
 		outcomes []string
-		stopped  = make(chan struct{})
 		group    sync.WaitGroup
-		end      = sync.OnceFunc(func() { close(stopped); group.Wait() })
+		file     = hostsTOML(upstreamHost)
 	)
 	group.Go(func() {
-		for !isClosed(stopped) {
+		for ctx.Err() == nil {
 			outcome := "answers"
-			if _, err := land.Node.Run(ctx, "curl", "--silent", "--show-error", "--insecure", "--output", "/dev/null", "--connect-timeout", "1", address); err != nil {
+			_, err := land.Node.Run(ctx, "curl", "--silent", "--show-error", "--insecure", "--output", "/dev/null", "--connect-timeout", "1", address)
+			var exit *exec.ExitError
+			switch {
+			case errors.As(err, &exit) && exit.ExitCode() == 7: // 28 is a timeout
+				outcome = "refuses"
+			case err != nil:
 				outcome = err.Error()
+			}
+			if _, err := os.Stat(file); err != nil {
+				return
 			}
 			if len(outcomes) == 0 || outcomes[len(outcomes)-1] != outcome {
 				outcomes = append(outcomes, outcome)
@@ -162,9 +206,9 @@ func askAgainAndAgain(ctx context.Context, address string) (stop func() []string
 			time.Sleep(50 * time.Millisecond)
 		}
 	})
-	DeferCleanup(end)
+	DeferCleanup(group.Wait)
 	return func() []string {
-		end()
+		group.Wait()
 		return outcomes
 	}
 }

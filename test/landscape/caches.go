@@ -30,10 +30,14 @@ import (
 	"github.com/gardener/gardener-extension-registry-cache/test/cluster"
 )
 
-// Pod returns the pod of an upstream's cache.
+// Pod returns the pod of an upstream's cache, the first one of a highly available one.
 func (l *Landscape) Pod(ctx context.Context, upstream string) (*corev1.Pod, error) {
+	return l.replica(ctx, upstream, 0)
+}
+
+func (l *Landscape) replica(ctx context.Context, upstream string, ordinal int) (*corev1.Pod, error) {
 	pod := &corev1.Pod{}
-	key := client.ObjectKey{Namespace: metav1.NamespaceSystem, Name: upstreamnames.ResourceName(upstream) + "-0"}
+	key := client.ObjectKey{Namespace: metav1.NamespaceSystem, Name: fmt.Sprintf("%s-%d", upstreamnames.ResourceName(upstream), ordinal)}
 	if err := l.ShootClient.Get(ctx, key, pod); err != nil {
 		return nil, fmt.Errorf("read pod of the cache: %w", err)
 	}
@@ -59,6 +63,27 @@ func (l *Landscape) AwaitCache(ctx context.Context, upstream string) (*corev1.Po
 		return nil, fmt.Errorf("wait for the cache of %s: %w: %s", upstream, err, problem)
 	}
 	return pod, l.AwaitAnswer(ctx, upstream)
+}
+
+// AwaitReplicas waits until that many pods of an upstream's cache are ready.
+func (l *Landscape) AwaitReplicas(ctx context.Context, upstream string, replicas int) error {
+	ready := 0
+	err := wait.PollUntilContextCancel(ctx, pollInterval, true, func(ctx context.Context) (bool, error) {
+		for ready = 0; ready < replicas; ready++ {
+			pod, err := l.replica(ctx, upstream, ready)
+			if err != nil {
+				return false, client.IgnoreNotFound(err)
+			}
+			if !isReady(pod) {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for %d pods of the cache of %s, of which the first %d are ready: %w", replicas, upstream, ready, err)
+	}
+	return nil
 }
 
 // AwaitAnswer waits until an upstream's cache answers the node at the address of
