@@ -19,22 +19,20 @@ import (
 	"github.com/gardener/gardener-extension-registry-cache/test/process"
 )
 
-// documentation is docs/operations/installation.md, and a shell that runs its
-// commands in a folder that looks like a clone of the repository.
+// documentation is docs/operations, and a shell that runs its commands in a folder
+// that looks like a clone of the repository.
 type documentation struct {
-	text, dir string
-	env       []string
+	dir string
+	env []string
 }
 
-// newDocumentation reads the documentation of the repository in a folder. Its
-// commands find helm and kubectl, and files with the kubeconfigs of administrators.
+// newDocumentation is for the repository in a folder. The commands find helm and
+// kubectl, and files with the kubeconfigs of administrators.
 func newDocumentation(root string) *documentation {
 	GinkgoHelper()
 	root, err := filepath.Abs(root)
 	Expect(err).NotTo(HaveOccurred())
-	content, err := os.ReadFile(filepath.Join(root, "docs/operations/installation.md"))
-	Expect(err).NotTo(HaveOccurred())
-	d := &documentation{text: string(content), dir: filepath.Join(land.Dir, "clone")}
+	d := &documentation{dir: filepath.Join(land.Dir, "clone")}
 	tools := filepath.Join(land.Dir, "tools")
 	for _, dir := range []string{d.dir, tools} {
 		Expect(os.Mkdir(dir, 0o700)).To(Succeed())
@@ -69,10 +67,12 @@ func newDocumentation(root string) *documentation {
 	return d
 }
 
-// commands returns the shell commands of a section, one text for each block.
-func (d *documentation) commands(section string) []string {
+// commands returns the shell commands of a section of a page, one text for each block.
+func (d *documentation) commands(page, section string) []string {
 	GinkgoHelper()
-	_, after, found := strings.Cut(d.text, "# "+section+"\n")
+	content, err := os.ReadFile(filepath.Join(d.dir, "docs/operations", page))
+	Expect(err).NotTo(HaveOccurred())
+	_, after, found := strings.Cut(string(content), "# "+section+"\n")
 	Expect(found).To(BeTrue(), "there is a section %q", section)
 	var blocks []string
 	indent, inBlock := "", false
@@ -93,7 +93,7 @@ func (d *documentation) commands(section string) []string {
 }
 
 // run runs commands in the shell, which stops at the first that fails, and returns
-// what they print. What they export is there for the next ones.
+// what they print. What they set is there for the next ones.
 func (d *documentation) run(ctx context.Context, commands string) string {
 	GinkgoHelper()
 	output, err := d.try(ctx, commands)
@@ -104,7 +104,7 @@ func (d *documentation) run(ctx context.Context, commands string) string {
 func (d *documentation) try(ctx context.Context, commands string) (string, error) {
 	GinkgoWriter.Println(commands)
 	cmd := exec.CommandContext(ctx, "bash", "-c", fmt.Sprintf(
-		"set -euo pipefail\nif [ -f exported ]; then . ./exported; fi\n%s\nexport -p >exported\n", commands))
+		"set -aeuo pipefail\nif [ -f exported ]; then . ./exported; fi\n%s\nexport -p >exported\n", commands))
 	cmd.Dir, cmd.Env = d.dir, d.env
 	output, err := cmd.CombinedOutput()
 	GinkgoWriter.Println(string(output))

@@ -59,14 +59,14 @@ var _ = Describe("The documentation of the installation", Ordered, func() {
 	})
 
 	It("pushes a release", func(ctx SpecContext) {
-		Expect(docs.commands("Before you begin")).To(HaveLen(1))
-		docs.run(ctx, docs.commands("Before you begin")[0])
+		Expect(docs.commands("installation.md", "Before you begin")).To(HaveLen(1))
+		docs.run(ctx, docs.commands("installation.md", "Before you begin")[0])
 		first = pushedImages()
 		Expect(first).To(HaveEach(ContainSubstring(":v1.0.0@sha256:")))
 	}, SpecTimeout(5*time.Minute))
 
 	It("installs the admission, which a garden asks about Shoots", func(ctx SpecContext) {
-		for i, commands := range docs.commands("Admission") {
+		for i, commands := range docs.commands("installation.md", "Admission") {
 			docs.run(ctx, commands)
 			if i == 0 {
 				By("making what a garden has")
@@ -84,7 +84,7 @@ var _ = Describe("The documentation of the installation", Ordered, func() {
 
 		By("registering the extension")
 		docs.run(ctx, "export KUBECONFIG=garden.kubeconfig")
-		docs.run(ctx, docs.commands("With a ControllerRegistration")[0])
+		docs.run(ctx, docs.commands("installation.md", "With a ControllerRegistration")[0])
 
 		By("creating Shoots")
 		// A garden needs a moment until it knows what was created just before.
@@ -100,8 +100,8 @@ var _ = Describe("The documentation of the installation", Ordered, func() {
 	}, SpecTimeout(3*time.Minute))
 
 	It("installs the controller, through whose caches the node pulls", func(ctx SpecContext) {
-		Expect(docs.commands("Controller")).To(HaveLen(1))
-		docs.run(ctx, docs.commands("Controller")[0])
+		Expect(docs.commands("installation.md", "Controller")).To(HaveLen(1))
+		docs.run(ctx, docs.commands("installation.md", "Controller")[0])
 		expectPods(ctx, controllerNamespace, controllerName, 1, first[controllerName])
 
 		By("bringing caches to a Shoot")
@@ -123,19 +123,19 @@ var _ = Describe("The documentation of the installation", Ordered, func() {
 	}, SpecTimeout(3*time.Minute))
 
 	It("sees that it works", func(ctx SpecContext) {
-		Expect(docs.commands("See that it works")).To(HaveLen(1))
-		output := docs.run(ctx, docs.commands("See that it works")[0])
+		Expect(docs.commands("installation.md", "See that it works")).To(HaveLen(1))
+		output := docs.run(ctx, docs.commands("installation.md", "See that it works")[0])
 		Expect(strings.Count(output, "Running")).To(Equal(3), "all pods are listed")
 		Expect(output).To(MatchRegexp(`(?m)^extension-registry-cache +gardener-extension-heartbeat `))
 	}, SpecTimeout(time.Minute))
 
 	It("upgrades to the next version and rolls back, while pulls go on and none fails", func(ctx SpecContext) {
-		upgrade := docs.commands("Upgrade and rollback")
+		upgrade := docs.commands("installation.md", "Upgrade and rollback")
 		Expect(upgrade).To(HaveLen(2))
 
 		load := startLoad(ctx, registry, shoot)
 		load.mark("before the upgrade")
-		Eventually(load.cachedPulls).Should(BeNumerically(">=", 3))
+		load.awaitAll(3, 3)
 
 		By("upgrading")
 		load.mark("while the controller is upgraded")
@@ -145,7 +145,7 @@ var _ = Describe("The documentation of the installation", Ordered, func() {
 		load.mark("while the cache is upgraded")
 		reconcile(ctx, shoot, second["registry-cache"], "v1.1.0")
 		load.mark("with the next version")
-		Eventually(load.cachedPulls).Should(BeNumerically(">=", 3), "the cache of the next version serves")
+		load.awaitAll(3, 3)
 
 		By("rolling back")
 		load.mark("while the controller is rolled back")
@@ -154,14 +154,93 @@ var _ = Describe("The documentation of the installation", Ordered, func() {
 		load.mark("while the cache is rolled back")
 		reconcile(ctx, shoot, first["registry-cache"], "v1.0.0")
 		load.mark("with the earlier version")
-		Eventually(load.cachedPulls).Should(BeNumerically(">=", 3), "the cache of the earlier version serves")
+		load.awaitAll(3, 3)
 		load.stop()
 
 		Expect(second[controllerName]).NotTo(Equal(first[controllerName]))
 		Expect(second["registry-cache"]).NotTo(Equal(first["registry-cache"]))
 		expectNothingForbidden(ctx, controllerNamespace, controllerName)
 	}, SpecTimeout(5*time.Minute))
+
+	// Each command fails if what it looks for is not there.
+	It("has runbooks whose commands find what they look for", func(ctx SpecContext) {
+		runbook := func(section string) string {
+			GinkgoHelper()
+			commands := docs.commands("alerts.md", section)
+			Expect(commands).NotTo(BeEmpty())
+			return docs.run(ctx, strings.Replace(strings.Join(commands, ""), "host=docker.io", "host="+upstreamHost, 1))
+		}
+		docs.run(ctx, "export KUBECONFIG=seed.kubeconfig shoot_namespace="+shoot.Namespace)
+		pushImage(ctx, registry, "missed")
+		pushImage(ctx, registry, "broken")
+
+		By("having the cache restart")
+		Expect(land.KillCache(ctx, upstreamHost)).To(Succeed())
+		Eventually(func() (int32, error) {
+			pod, err := land.Pod(ctx, upstreamHost)
+			return pod.Status.ContainerStatuses[0].RestartCount, err
+		}).Should(BeEquivalentTo(1))
+		_, err := land.AwaitCache(ctx, upstreamHost)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(runbook("How to look at a cache")).To(And(
+			ContainSubstring("statefulset.apps/registry-upstream-test"), ContainSubstring("persistentvolumeclaim/"),
+			ContainSubstring(`"msg":"Serving"`), ContainSubstring("registry_cache_build_info")))
+		Expect(runbook("RegistryCacheDown")).To(And(
+			MatchRegexp(`Restart Count: +1`), MatchRegexp(`Status: +Bound`), ContainSubstring(`"msg":"Serving"`)))
+
+		By("pulling what the cache does not have")
+		Eventually(land.AwaitHostsTOML).WithArguments(ctx, upstreamHost, true).Should(ContainSubstring("10.96."))
+		_, err = land.Run(ctx, registry, upstreamHost, upstreamHost+"/missed:v1")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(runbook("RegistryCacheHitRatioCollapsed")).To(And(
+			MatchRegexp(`"path":"/v2/missed/[^"]*",[^\n]*"cache":"miss"`), ContainSubstring(`Pulling image "upstream.test/missed:v1"`)))
+
+		By("sending other content than asked for")
+		registry.Intercept(changeBlobs)
+		Expect(land.PullAndForget(ctx, upstreamHost+"/broken:v1")).NotTo(Succeed())
+		Expect(runbook("RegistryCacheDigestMismatch")).To(ContainSubstring(`"repository":"broken"`))
+
+		By("having the upstream fail")
+		registry.Intercept(func(http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+		})
+		Eventually(func(g Gomega) {
+			// From the cache, for a while without a question to the upstream.
+			g.Expect(land.PullAndForget(ctx, upstreamHost+"/missed:v1")).To(Succeed())
+			g.Expect(land.CacheLogs(ctx, upstreamHost)).To(ContainSubstring(`"cache":"stale"`))
+		}).WithTimeout(2 * time.Minute).Should(Succeed())
+		Expect(runbook("RegistryCacheServesStale")).To(MatchRegexp(`"path":"/v2/missed/manifests/v1",[^\n]*"cache":"stale"`))
+
+		By("looking at volume and certificate")
+		Expect(runbook("RegistryCacheVolumeTooSmall")).To(And(ContainSubstring("Bound"), ContainSubstring("cluster.test/folder")))
+		Expect(runbook("RegistryCachePersistentVolumeUsageCritical")).To(ContainSubstring("Listed the blobs of the volume"))
+		Expect(runbook("RegistryCachePersistentVolumeFullInFourDays")).To(ContainSubstring("Listed the blobs of the volume"))
+		Expect(runbook("RegistryCacheCertificateExpires")).To(And(MatchRegexp(`Type: +registry-cache`), ContainSubstring("notAfter=")))
+	}, SpecTimeout(5*time.Minute))
 })
+
+// changeBlobs has all blobs begin with something else.
+func changeBlobs(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			w = &changedBlob{ResponseWriter: w}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+type changedBlob struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (b *changedBlob) Write(content []byte) (int, error) {
+	if !b.begun && len(content) > 0 {
+		content = append([]byte{content[0] + 1}, content[1:]...)
+		b.begun = true
+	}
+	return b.ResponseWriter.Write(content)
+}
 
 // pushedImages are the images that the last release has pushed, by their names.
 func pushedImages() map[string]string {

@@ -63,7 +63,7 @@ func startLoad(ctx context.Context, registry *upstream.Registry, shoot *landscap
 		l.end()
 		l.group.Wait()
 	})
-	Eventually(l.pulls).Should(BeNumerically(">=", images))
+	l.awaitAll(images, 0)
 	return l
 }
 
@@ -123,19 +123,16 @@ func (l *load) mark(name string) {
 	l.phases = append(l.phases, &phase{name: name})
 }
 
-// pulls is how many pulls there were in this phase.
-func (l *load) pulls() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := l.phases[len(l.phases)-1]
-	return now.cached + now.direct
-}
-
-// cachedPulls is how many pulls the cache served in this phase.
-func (l *load) cachedPulls() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.phases[len(l.phases)-1].cached
+// awaitAll waits until enough was pulled in this phase, also through the cache as far
+// as that is asked for, and an OperatingSystemConfig was written.
+func (l *load) awaitAll(pulls, cached int) {
+	GinkgoHelper()
+	Eventually(func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		now := l.phases[len(l.phases)-1]
+		return now.cached+now.direct >= pulls && now.cached >= cached && now.configurations > 0
+	}).Should(BeTrue(), "%d pulls, %d of them through the cache", pulls, cached)
 }
 
 // stop ends the load, reports it, and expects that there was some all the time and
