@@ -135,7 +135,7 @@ var _ = Describe("The documentation of the installation", Ordered, func() {
 
 		load := startLoad(ctx, registry, shoot)
 		load.mark("before the upgrade")
-		load.awaitAll(3, 3)
+		load.awaitAll(false)
 
 		By("upgrading")
 		load.mark("while the controller is upgraded")
@@ -145,7 +145,7 @@ var _ = Describe("The documentation of the installation", Ordered, func() {
 		load.mark("while the cache is upgraded")
 		reconcile(ctx, shoot, second["registry-cache"], "v1.1.0")
 		load.mark("with the next version")
-		load.awaitAll(3, 3)
+		load.awaitAll(false)
 
 		By("rolling back")
 		load.mark("while the controller is rolled back")
@@ -154,7 +154,7 @@ var _ = Describe("The documentation of the installation", Ordered, func() {
 		load.mark("while the cache is rolled back")
 		reconcile(ctx, shoot, first["registry-cache"], "v1.0.0")
 		load.mark("with the earlier version")
-		load.awaitAll(3, 3)
+		load.awaitAll(false)
 		load.stop()
 
 		Expect(second[controllerName]).NotTo(Equal(first[controllerName]))
