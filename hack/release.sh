@@ -3,12 +3,12 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-# Pushes the images and the charts of a release to REGISTRY; INSECURE=true pushes by
-# plain HTTP, VERSION names another version than the file of that name.
+# Pushes the images and the charts of a release to REGISTRY, of which the charts run
+# the images by digest; INSECURE=true pushes by plain HTTP, VERSION names another
+# version than the file of that name.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 : "${REGISTRY:?names the registry to push to}"
-export VERSION="${VERSION:-$(cat VERSION)}"
 hack/images.sh
-env -u GOOS -u GOARCH go run ./hack/release -version "$VERSION" -registry "$REGISTRY" "-insecure=${INSECURE:-false}"
+hack/charts.sh -images bin/images/images.yaml

@@ -68,6 +68,7 @@ tool() {
     host-local) build "$name" cni "github.com/containernetworking/plugins/plugins/ipam/$name" ;;
     bridge | loopback) build "$name" cni "github.com/containernetworking/plugins/plugins/main/$name" ;;
     portmap) build "$name" cni "github.com/containernetworking/plugins/plugins/meta/$name" ;;
+    helm) build "$name" helm "helm.sh/helm/v4/cmd/$name" ;;
     golangci-lint) build "$name" golangci-lint "github.com/golangci/golangci-lint/v2/cmd/$name" ;;
     controller-gen) build "$name" . "sigs.k8s.io/controller-tools/cmd/$name" ;;
     defaulter-gen) build "$name" . "k8s.io/code-generator/cmd/$name" ;;

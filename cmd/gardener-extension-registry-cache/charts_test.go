@@ -6,6 +6,7 @@ package main
 
 import (
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 	"github.com/spf13/pflag"
@@ -51,6 +52,8 @@ func TestControllerHasTheValuesOfItsChart(t *testing.T) {
 
 	g.Expect(o.controller.Completed().MaxConcurrentReconciles).To(Equal(20))
 	g.Expect(o.reconciler.Completed().IgnoreOperationAnnotation).To(BeTrue())
+	g.Expect(o.healthCheck.Completed().MaxConcurrentReconciles).To(Equal(10))
+	g.Expect(o.healthCheck.syncPeriod).To(Equal(90 * time.Second))
 	g.Expect(o.heartbeat.Completed().RenewIntervalSeconds).To(BeEquivalentTo(60))
 	g.Expect(o.heartbeat.Completed().Namespace).To(Equal(charts.ExtensionNamespace))
 	g.Expect(o.manager.Completed().LeaderElectionNamespace).To(Equal(charts.ExtensionNamespace))

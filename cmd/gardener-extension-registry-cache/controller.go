@@ -150,6 +150,9 @@ func (o *controllerOptions) run(ctx context.Context) error {
 func (o *controllerOptions) newManager() (manager.Manager, error) {
 	logf.SetLogger(o.manager.Completed().Logger)
 	options := o.manager.Completed().Options()
+	// The program ends after it. In an upgrade the next pod goes on at once, and does
+	// not wait until the lease has run out.
+	options.LeaderElectionReleaseOnCancel = true
 	options.Scheme = runtime.NewScheme()
 	if err := extensionscontroller.AddToScheme(options.Scheme); err != nil {
 		return nil, fmt.Errorf("register types: %w", err)

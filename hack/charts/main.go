@@ -2,25 +2,20 @@
 //
 // SPDX-License-Identifier: Apache-2.0
 
-// Command charts packs the product's Helm charts, and pushes them to a registry
-// as `helm push` does; or it writes the example that registers the extension,
-// which has the controller's chart inside.
+// Command charts packs the product's Helm charts under a version and pushes them
+// to a registry as `helm push` does. They are the charts of the sources; given the
+// images that were pushed before, they run these by digest. The same sources and
+// images give the same digests. Or it writes the example that registers the
+// extension, which has the controller's chart inside.
 package main
 
 import (
-	"bytes"
 	"encoding/base64"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
-	"time"
-
-	"helm.sh/helm/v4/pkg/chart/v2/loader"
-	"helm.sh/helm/v4/pkg/registry"
 
 	"github.com/gardener/gardener-extension-registry-cache/charts"
 )
@@ -71,6 +66,8 @@ func main() {
 
 func run(arguments []string) error {
 	flags := flag.NewFlagSet("charts", flag.ContinueOnError)
+	version := flags.String("version", "", "`VERSION` of the charts, and of the images that they run")
+	images := flags.String("images", "", "`FILE` that names pushed images, as hack/images writes it; empty: the charts name what the sources do")
 	output := flags.String("output", "bin/charts", "`FOLDER` that gets a file for each chart")
 	host := flags.String("registry", "", "`REGISTRY` to push to, with or without a path; empty: none")
 	insecure := flags.Bool("insecure", false, "push by plain HTTP")
@@ -78,38 +75,36 @@ func run(arguments []string) error {
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 {
-		return errors.New("usage: charts [-output FOLDER] [-registry REGISTRY [-insecure]], or charts -registration FILE")
+	if (*version == "") == (*example == "") || flags.NArg() > 0 {
+		return errors.New("usage: charts -version VERSION [-images FILE] [-output FOLDER] [-registry REGISTRY [-insecure]], or charts -registration FILE")
 	}
 	if *example != "" {
 		return writeRegistration(*example)
+	}
+	pushed, err := readImages(*images, *version)
+	if err != nil {
+		return err
 	}
 	client, err := newClient(*insecure)
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(*output, 0o750); err != nil {
-		return fmt.Errorf("create folder: %w", err)
+		return fmt.Errorf("create folder of charts: %w", err)
 	}
 	for _, chart := range []string{charts.Controller, charts.AdmissionRuntime, charts.AdmissionApplication} {
-		archive, err := charts.Archive(chart)
+		packed, err := pack(chart, *version, pushed)
 		if err != nil {
-			return err
+			return fmt.Errorf("chart %s: %w", chart, err)
 		}
-		name, version, err := describe(archive)
-		if err != nil {
-			return err
+		if err := packed.write(*output); err != nil {
+			return fmt.Errorf("chart %s: %w", chart, err)
 		}
-		file := filepath.Join(*output, name+"-"+version+".tgz")
-		if err := os.WriteFile(file, archive, 0o644); err != nil { //nolint:gosec // everybody may read it
-			return fmt.Errorf("write chart: %w", err)
-		}
-		slog.Info("Packed", "chart", file)
 		if *host == "" {
 			continue
 		}
-		if err := push(client, archive, *host+"/charts/"+name+":"+version); err != nil {
-			return err
+		if err := packed.push(client, *host); err != nil {
+			return fmt.Errorf("chart %s: %w", chart, err)
 		}
 	}
 	return nil
@@ -125,35 +120,4 @@ func writeRegistration(file string) error {
 		return fmt.Errorf("write registration: %w", err)
 	}
 	return nil
-}
-
-// push does as `helm push` does, but the same chart always gets the same digest.
-func push(client *registry.Client, archive []byte, reference string) error {
-	result, err := client.Push(archive, reference, registry.PushOptCreationTime(time.Unix(0, 0).UTC().Format(time.RFC3339)))
-	if err != nil {
-		return fmt.Errorf("push chart %s: %w", reference, err)
-	}
-	slog.Info("Pushed", "chart", result.Ref, "digest", result.Manifest.Digest)
-	return nil
-}
-
-func newClient(insecure bool) (*registry.Client, error) {
-	options := []registry.ClientOption{registry.ClientOptWriter(io.Discard)}
-	if insecure {
-		options = append(options, registry.ClientOptPlainHTTP())
-	}
-	client, err := registry.NewClient(options...)
-	if err != nil {
-		return nil, fmt.Errorf("create client of registries: %w", err)
-	}
-	return client, nil
-}
-
-// describe returns the name and the version of a packed chart.
-func describe(archive []byte) (name, version string, err error) {
-	chart, err := loader.LoadArchive(bytes.NewReader(archive))
-	if err != nil {
-		return "", "", fmt.Errorf("load packed chart: %w", err)
-	}
-	return chart.Metadata.Name, chart.Metadata.Version, nil
 }

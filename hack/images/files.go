@@ -80,5 +80,5 @@ func layer(files []file) (v1.Layer, error) {
 	}
 	return tarball.LayerFromOpener(func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(content.Bytes())), nil
-	}, tarball.WithCompressionLevel(gzip.BestCompression))
+	}, tarball.WithCompressionLevel(gzip.BestCompression), tarball.WithCompressedCaching)
 }

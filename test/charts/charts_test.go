@@ -93,6 +93,80 @@ func TestEveryValueIsReadByATemplate(t *testing.T) {
 	}
 }
 
+// Both helm and Gardener ask the schema, and say what is wrong with a value and
+// where it is.
+func TestWrongValuesAreRefused(t *testing.T) {
+	type values = charts.Values
+	for title, test := range map[string]struct {
+		release charts.Release
+		want    string
+	}{
+		"a name that is none":          {charts.Controller(values{"replicas": 2}), "at '': additional properties 'replicas' not allowed"},
+		"a name below another":         {charts.Controller(values{"image": values{"tags": "v1"}}), "at '/image': additional properties 'tags' not allowed"},
+		"a text for a number":          {charts.Controller(values{"replicaCount": "two"}), "at '/replicaCount': got string, want integer"},
+		"a number that is too low":     {charts.Controller(values{"controllers": values{"concurrentSyncs": 0}}), "at '/controllers/concurrentSyncs': minimum: got 0, want 1"},
+		"a period without a unit":      {charts.Controller(values{"controllers": values{"healthcheck": values{"syncPeriod": "30"}}}), "at '/controllers/healthcheck/syncPeriod': '30' does not match pattern"},
+		"a controller that is none":    {charts.Controller(values{"disableControllers": []any{"caches"}}), "at '/disableControllers/0': value must be one of 'registry-cache', "},
+		"half a digest":                {charts.Controller(values{"image": values{"tag": "v1@sha256:12"}}), "at '/image/tag': 'v1@sha256:12' does not match pattern"},
+		"an image without a name":      {charts.Controller(values{"imageVectorOverwrite": values{"images": []any{values{"tag": "v1"}}}}), "at '/imageVectorOverwrite/images/0': missing property 'name'"},
+		"too few ports":                {charts.Controller(values{"usablePorts": []any{8080}}), "at '/usablePorts': minItems: got 1, want 3"},
+		"a level that is none":         {charts.AdmissionRuntime(values{"logLevel": "warn"}), "at '/logLevel': value must be one of 'debug', 'info', 'error'"},
+		"a port that is none":          {charts.AdmissionRuntime(values{"ports": values{"health": 70000}}), "at '/ports/health': maximum: got 70,000, want 65,535"},
+		"a unit that Go does not know": {charts.AdmissionRuntime(values{"goMemLimit": "460Mi"}), "at '/goMemLimit': '460Mi' does not match pattern"},
+		"a text for a switch":          {charts.AdmissionRuntime(values{"gardener": values{"virtualCluster": values{"enabled": "yes"}}}), "at '/gardener/virtualCluster/enabled': got string, want boolean"},
+		"nobody that has the rights":   {charts.AdmissionApplication(values{"gardener": values{"virtualCluster": values{"serviceAccount": values{"name": ""}}}}), "at '/gardener/virtualCluster/serviceAccount/name': minLength: got 0, want 1"},
+	} {
+		t.Run(title, func(t *testing.T) {
+			_, err := test.release.Manifest()
+			NewWithT(t).Expect(err).To(MatchError(ContainSubstring(test.want)))
+		})
+	}
+}
+
+// gardener-operator gives the values of the admission to both of its charts.
+func TestApplicationTakesTheValuesOfRuntime(t *testing.T) {
+	all := maps.Clone(charts.Releases()["admission-runtime-all"].Values)
+	all["gardener"] = charts.OperatorApplicationValues()["gardener"]
+	_, err := charts.AdmissionApplication(all).Manifest()
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+}
+
+func TestSchemasHaveTheValuesAndNoOthers(t *testing.T) {
+	for _, chart := range chartNames() {
+		t.Run(chart, func(t *testing.T) {
+			g := NewWithT(t)
+			values, schema := charts.Values{}, charts.Values{}
+			for name, object := range map[string]*charts.Values{"values.yaml": &values, "values.schema.json": &schema} {
+				content, err := productcharts.Read(chart, name)
+				g.Expect(err).NotTo(HaveOccurred())
+				g.Expect(yaml.Unmarshal(content, object)).To(Succeed())
+			}
+			values["global"] = nil // helm's own
+			expectProperties(g, "", schema, values)
+		})
+	}
+}
+
+// expectProperties expects that a schema that names properties names those of an
+// object.
+func expectProperties(g *WithT, path string, schema charts.Values, object any) {
+	properties, _ := schema["properties"].(charts.Values)
+	values, isObject := object.(charts.Values)
+	if !isObject || len(values) == 0 || properties == nil {
+		return
+	}
+	for name := range properties {
+		g.Expect(values).To(HaveKey(name), "%s.%s is a value", path, name)
+	}
+	for name, value := range values {
+		if path+name != "global" {
+			g.Expect(properties).To(HaveKey(name), "%s.%s is in the schema", path, name)
+		}
+		property, _ := properties[name].(charts.Values)
+		expectProperties(g, path+"."+name, property, value)
+	}
+}
+
 func TestArchivesAreReproducible(t *testing.T) {
 	for _, chart := range chartNames() {
 		g := NewWithT(t)

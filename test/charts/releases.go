@@ -81,7 +81,8 @@ func allControllerValues() Values {
 		"logLevel":            "debug",
 		"logFormat":           "text",
 		"controllers": Values{
-			"concurrentSyncs": 20, "ignoreOperationAnnotation": true, "heartbeat": Values{"renewIntervalSeconds": 60},
+			"concurrentSyncs": 20, "ignoreOperationAnnotation": true,
+			"healthcheck": Values{"concurrentSyncs": 10, "syncPeriod": "1m30s"}, "heartbeat": Values{"renewIntervalSeconds": 60},
 		},
 		"disableControllers": []any{"registry-mirror", "heartbeat"},
 		"disableWebhooks":    []any{"registry-mirror"},

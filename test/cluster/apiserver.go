@@ -37,7 +37,11 @@ type APIServer struct {
 	Kubeconfig     []byte
 	KubeconfigFile string
 
-	name                  string
+	name string
+	// crds are the kinds of clusters whose CRDs of Gardener it gets.
+	crds []string
+	// aggregation is what it is told about the API servers behind it, if there are any.
+	aggregation           []string
 	port                  int
 	services              string
 	dir                   string
@@ -46,10 +50,10 @@ type APIServer struct {
 	serviceAccountKeyFile string
 }
 
-// newAPIServer returns an API server that is not started yet. Its name is also
-// which CRDs of Gardener it gets.
-func newAPIServer(name string, port int, services string) *APIServer {
-	return &APIServer{name: name, port: port, services: services}
+// newAPIServer returns an API server that is not started yet, with the CRDs of
+// Gardener of the given kinds of clusters.
+func newAPIServer(name string, port int, services string, crds ...string) *APIServer {
+	return &APIServer{name: name, port: port, services: services, crds: crds}
 }
 
 // URL is the API server's URL, also from the node.
@@ -71,9 +75,16 @@ func (c *Cluster) startAPIServer(ctx context.Context, server *APIServer) error {
 	}); err != nil {
 		return err
 	}
-	crds, err := gardener.DefinitionFiles(ctx, server.name)
-	if err != nil {
-		return err
+	var crds []string
+	for _, kind := range server.crds {
+		files, err := gardener.DefinitionFiles(ctx, kind)
+		if err != nil {
+			return err
+		}
+		crds = append(crds, files...)
+	}
+	if len(crds) == 0 {
+		return nil
 	}
 	if _, err := envtest.InstallCRDs(server.Config, envtest.CRDInstallOptions{Paths: crds, ErrorIfPathMissing: true, MaxTime: time.Minute}); err != nil {
 		return fmt.Errorf("install CRDs into the %s: %w", server.name, err)
@@ -82,7 +93,7 @@ func (c *Cluster) startAPIServer(ctx context.Context, server *APIServer) error {
 }
 
 func (s *APIServer) arguments() []string {
-	return []string{
+	return append([]string{
 		"--etcd-servers=" + etcdURL, "--etcd-prefix=/" + s.name,
 		"--bind-address=" + hostAddress, "--advertise-address=" + hostAddress, "--secure-port=" + strconv.Itoa(s.port),
 		"--tls-cert-file=" + s.file("server.crt"), "--tls-private-key-file=" + s.file("server.key"), "--client-ca-file=" + s.caFile,
@@ -93,7 +104,7 @@ func (s *APIServer) arguments() []string {
 		"--kubelet-client-certificate=" + s.file("admin.crt"), "--kubelet-client-key=" + s.file("admin.key"),
 		// The name server does not know the nodes' names.
 		"--kubelet-preferred-address-types=InternalIP",
-	}
+	}, s.aggregation...)
 }
 
 func (s *APIServer) file(name string) string { return filepath.Join(s.dir, name) }

@@ -28,12 +28,16 @@ const readyTimeout = 2 * time.Minute
 type Options struct {
 	// Progress is told of each step as it is done. Nil, nobody is told.
 	Progress func(step string)
+	// OwnSeed makes the cluster its own Seed, as a managed or self-hosted one is: one
+	// API server is that of both, and what is deployed to the Seed runs on the node.
+	OwnSeed bool
 }
 
 // Cluster is a running cluster.
 type Cluster struct {
-	// Seed and Shoot are the API servers.
-	Seed, Shoot *APIServer
+	// Seed and Shoot are the API servers. Garden is that of a garden, once
+	// StartGarden has started one.
+	Seed, Shoot, Garden *APIServer
 	// Node is the Shoot's only node.
 	Node *Node
 	// Internet is where registries are.
@@ -78,7 +82,7 @@ func Start(ctx context.Context, box *sandbox.Sandbox, options Options) (*Cluster
 	if c.Internet, err = newInternet(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.startControlPlanes(ctx); err != nil {
+	if err := c.startControlPlanes(ctx, options.OwnSeed); err != nil {
 		return nil, err
 	}
 	if err := c.startNode(ctx, box); err != nil {
@@ -101,14 +105,20 @@ func (c *Cluster) RecentLogs(ctx context.Context) string {
 }
 
 // startControlPlanes starts all that is not on the node.
-func (c *Cluster) startControlPlanes(ctx context.Context) error {
+func (c *Cluster) startControlPlanes(ctx context.Context, ownSeed bool) error {
 	if err := c.startEtcd(ctx); err != nil {
 		return err
 	}
 	c.progress("etcd is ready")
-	c.Seed, c.Shoot = newAPIServer("seed", 6443, "10.97.0.0/16"), newAPIServer("shoot", 6444, "10.96.0.0/16")
+	servers := []*APIServer{newAPIServer("shoot", 6444, shootServices, "shoot")}
+	if ownSeed {
+		servers[0].crds = append(servers[0].crds, "seed")
+	} else {
+		servers = append(servers, newAPIServer("seed", 6443, "10.97.0.0/16", "seed"))
+	}
+	c.Shoot, c.Seed = servers[0], servers[len(servers)-1]
 	group, groupCtx := errgroup.WithContext(ctx)
-	for _, server := range []*APIServer{c.Seed, c.Shoot} {
+	for _, server := range servers {
 		group.Go(func() error { return c.startAPIServer(groupCtx, server) })
 	}
 	if err := group.Wait(); err != nil {

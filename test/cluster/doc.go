@@ -15,6 +15,9 @@
 //	10.244.0.0/24 pods
 //	10.96.0.0/16  Services of the Shoot
 //
+// If asked to, the Shoot is its own Seed, and there is a garden: a kube-apiserver
+// and a gardener-apiserver.
+//
 // All of it ends with the sandbox, so that nothing here has to be stopped.
 //
 // What is deployed to the cluster is for its callers: the package knows nothing

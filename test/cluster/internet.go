@@ -28,6 +28,8 @@ type Internet struct {
 	ca        *secrets.Certificate
 	mutex     sync.Mutex
 	addresses map[string]net.IP
+	// last is the last number of the registries' addresses that are in use.
+	last byte
 }
 
 // newInternet serves names, by UDP as node and pods ask for them.
@@ -63,6 +65,27 @@ func (i *Internet) answer(w dns.ResponseWriter, request *dns.Msg) {
 		}
 	}
 	_ = w.WriteMsg(response)
+}
+
+// SetAddress gives a name another address, or its first one.
+func (i *Internet) SetAddress(name string, address net.IP) {
+	i.mutex.Lock()
+	defer i.mutex.Unlock()
+	i.addresses[name] = address
+}
+
+// ServePlain serves a registry by plain HTTP too, at port 80 of a name that it has.
+func (i *Internet) ServePlain(ctx context.Context, registry *upstream.Registry, name string) error {
+	i.mutex.Lock()
+	address := i.addresses[name]
+	i.mutex.Unlock()
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", net.JoinHostPort(address.String(), "80"))
+	if err != nil {
+		return fmt.Errorf("serve %s by plain HTTP: %w", name, err)
+	}
+	registry.PublishPlain(listener)
+	return nil
 }
 
 // StartRegistry runs a registry that has the given names, at port 443 of an
@@ -130,11 +153,8 @@ func (i *Internet) listen(ctx context.Context, ca *secrets.Certificate, names []
 	return listener, pair, nil
 }
 
-// nextAddress returns an address that no name has.
+// nextAddress returns an address that no registry has had.
 func (i *Internet) nextAddress() net.IP {
-	last := byte(0)
-	for _, address := range i.addresses {
-		last = max(last, address.To4()[3])
-	}
-	return net.IPv4(10, 250, 1, last+1)
+	i.last++
+	return net.IPv4(10, 250, 1, i.last)
 }

@@ -17,6 +17,8 @@ const (
 	hostAddress = "10.250.0.1"
 	nodeAddress = "10.250.0.10"
 	podNetwork  = "10.244.0.0/24"
+	// shootServices are the addresses of the Shoot's Services.
+	shootServices = "10.96.0.0/16"
 )
 
 // createNetwork lays out the network outside of the node.
@@ -26,6 +28,8 @@ func createNetwork(ctx context.Context) error {
 		"addr add " + hostAddress + "/24 dev " + bridge,
 		"link set " + bridge + " up",
 		"route add " + podNetwork + " via " + nodeAddress,
+		// API servers call webhooks by their Services, which the node's kube-proxy knows.
+		"route add " + shootServices + " via " + nodeAddress,
 	} {
 		if _, err := run(ctx, "ip", strings.Fields(arguments)...); err != nil {
 			return fmt.Errorf("create network: %w", err)

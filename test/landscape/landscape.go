@@ -47,6 +47,9 @@ type Options struct {
 	cluster.Options
 	// Root is the folder of the repository.
 	Root string
+	// NoController leaves our controller to the caller. Without, it is run as a process
+	// beside the Seed's API server.
+	NoController bool
 }
 
 // Landscape is a running landscape.
@@ -62,7 +65,7 @@ type Landscape struct {
 	cgroups sandbox.Cgroups
 }
 
-// Start runs a cluster and our controller on it.
+// Start runs a cluster and, unless told otherwise, our controller on it.
 func Start(ctx context.Context, box *sandbox.Sandbox, options Options) (*Landscape, error) {
 	l := &Landscape{root: options.Root, progress: options.Progress}
 	if l.progress == nil {
@@ -83,6 +86,9 @@ func Start(ctx context.Context, box *sandbox.Sandbox, options Options) (*Landsca
 	}
 	if err := l.restrictPods(ctx); err != nil {
 		return nil, err
+	}
+	if options.NoController {
+		return l, nil
 	}
 	if l.cgroups, err = box.Cgroups.Create("controller"); err != nil {
 		return nil, err

@@ -76,6 +76,20 @@ func (l *Landscape) PullImage(ctx context.Context, registry *upstream.Registry, 
 	return pull, forgetImage(ctx, l.Node, conn, image)
 }
 
+// PullAndForget is PullImage without figures, for pulls while a cache comes and goes.
+// The first error ends it, also that containerd is not there.
+func (l *Landscape) PullAndForget(ctx context.Context, image string) error {
+	conn, err := grpc.NewClient("unix://"+l.Node.Path("/run/containerd/containerd.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return fmt.Errorf("connect to containerd: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := runtimeapi.NewImageServiceClient(conn).PullImage(ctx, &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: image}}); err != nil {
+		return fmt.Errorf("pull image %s: %w", image, err)
+	}
+	return forgetImage(ctx, l.Node, conn, image)
+}
+
 // measure returns what a pull took, which tells its duration itself.
 func (l *Landscape) measure(ctx context.Context, registry *upstream.Registry, upstreamHost string, pull func() (time.Duration, error)) (Pull, error) {
 	servedBefore, err := l.CacheBytes(ctx, upstreamHost)

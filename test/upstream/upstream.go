@@ -118,6 +118,14 @@ func (r *Registry) Publish(listener net.Listener, certificate tls.Certificate, s
 	go func() { _ = server.Serve(tls.NewListener(listener, config)) }()
 }
 
+// PublishPlain serves the registry at a further listener by plain HTTP, until it is
+// closed. It is not for concurrent use.
+func (r *Registry) PublishPlain(listener net.Listener) {
+	server := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(r.serve)}
+	r.public = append(r.public, server)
+	go func() { _ = server.Serve(listener) }()
+}
+
 // Host is the registry's host and port on the loopback interface, as in image
 // names.
 func (r *Registry) Host() string {

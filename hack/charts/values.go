@@ -6,6 +6,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/gardener/gardener/pkg/utils/imagevector"
@@ -18,15 +19,22 @@ const (
 	cacheImage     = "registry-cache"
 )
 
-// pushedImages are the images of a release.
+// pushedImages are the images that charts are to run.
 type pushedImages struct{ extension, cache *imagevector.ImageSource }
 
-// readImages reads an image vector, whose images have to be of a version and have a
-// digest.
-func readImages(content []byte, version string) (*pushedImages, error) {
+// readImages reads the image vector in a file, whose images have to be of a version
+// and have a digest. Without a file there are none.
+func readImages(file, version string) (*pushedImages, error) {
+	if file == "" {
+		return nil, nil
+	}
+	content, err := os.ReadFile(file) //nolint:gosec // the caller chose it
+	if err != nil {
+		return nil, fmt.Errorf("read image vector: %w", err)
+	}
 	vector, _, err := imagevector.Read(content)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("image vector %s: %w", file, err)
 	}
 	byName := map[string]*imagevector.ImageSource{}
 	for _, source := range vector {
@@ -35,7 +43,7 @@ func readImages(content []byte, version string) (*pushedImages, error) {
 	for _, name := range []string{extensionImage, cacheImage} {
 		source := byName[name]
 		if source == nil || source.Repository == nil || source.Tag == nil || !strings.HasPrefix(*source.Tag, version+"@sha256:") {
-			return nil, fmt.Errorf("it has no image %s of version %s with a digest", name, version)
+			return nil, fmt.Errorf("image vector %s: it has no image %s of version %s with a digest", file, name, version)
 		}
 	}
 	return &pushedImages{extension: byName[extensionImage], cache: byName[cacheImage]}, nil

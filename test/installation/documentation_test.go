@@ -1,0 +1,112 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package installation_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+
+	"github.com/gardener/gardener-extension-registry-cache/test/process"
+)
+
+// documentation is docs/operations, and a shell that runs its commands in a folder
+// that looks like a clone of the repository.
+type documentation struct {
+	dir string
+	env []string
+}
+
+// newDocumentation is for the repository in a folder. The commands find helm and
+// kubectl, and files with the kubeconfigs of administrators.
+func newDocumentation(root string) *documentation {
+	GinkgoHelper()
+	root, err := filepath.Abs(root)
+	Expect(err).NotTo(HaveOccurred())
+	d := &documentation{dir: filepath.Join(land.Dir, "clone")}
+	tools := filepath.Join(land.Dir, "tools")
+	for _, dir := range []string{d.dir, tools} {
+		Expect(os.Mkdir(dir, 0o700)).To(Succeed())
+	}
+	// What is built goes to the folder bin, which is not the repository's.
+	entries, err := os.ReadDir(root)
+	Expect(err).NotTo(HaveOccurred())
+	for _, entry := range entries {
+		if entry.Name() != "bin" && entry.Name() != ".git" {
+			Expect(os.Symlink(filepath.Join(root, entry.Name()), filepath.Join(d.dir, entry.Name()))).To(Succeed())
+		}
+	}
+	for _, tool := range []string{"helm", "kubectl"} {
+		binary, err := process.FindBinary(tool)
+		Expect(err).NotTo(HaveOccurred())
+		Expect(os.Symlink(binary, filepath.Join(tools, tool))).To(Succeed())
+	}
+	for name, kubeconfig := range map[string][]byte{
+		"garden": land.Garden.Kubeconfig, "runtime": land.Seed.Kubeconfig, "seed": land.Seed.Kubeconfig,
+	} {
+		Expect(os.WriteFile(filepath.Join(d.dir, name+".kubeconfig"), kubeconfig, 0o600)).To(Succeed())
+	}
+	authority := filepath.Join(land.Dir, "internet.crt")
+	Expect(os.WriteFile(authority, land.Internet.CA, 0o600)).To(Succeed())
+	d.env = append(os.Environ(),
+		"PATH="+tools+":"+os.Getenv("PATH"),
+		"SSL_CERT_FILE="+authority,
+		"DOCKER_CONFIG="+land.Dir, "HELM_CONFIG_HOME="+land.Dir+"/helm", "HELM_DATA_HOME="+land.Dir+"/helm", "HELM_CACHE_HOME="+land.Dir+"/helm",
+		// The node is of one platform, and the modules are there.
+		"PLATFORMS=linux/"+runtime.GOARCH, "GOPROXY=off", "GOFLAGS=",
+	)
+	return d
+}
+
+// commands returns the shell commands of a section of a page, one text for each block.
+func (d *documentation) commands(page, section string) []string {
+	GinkgoHelper()
+	content, err := os.ReadFile(filepath.Join(d.dir, "docs/operations", page))
+	Expect(err).NotTo(HaveOccurred())
+	_, after, found := strings.Cut(string(content), "# "+section+"\n")
+	Expect(found).To(BeTrue(), "there is a section %q", section)
+	var blocks []string
+	indent, inBlock := "", false
+	for line := range strings.Lines(after) {
+		switch text := strings.TrimSpace(line); {
+		case inBlock && text == "```":
+			inBlock = false
+		case inBlock:
+			blocks[len(blocks)-1] += strings.TrimPrefix(line, indent)
+		case text == "```sh":
+			blocks, inBlock = append(blocks, ""), true
+			indent = line[:strings.Index(line, "`")]
+		case strings.HasPrefix(line, "#"):
+			return blocks
+		}
+	}
+	return blocks
+}
+
+// run runs commands in the shell, which stops at the first that fails, and returns
+// what they print. What they set is there for the next ones.
+func (d *documentation) run(ctx context.Context, commands string) string {
+	GinkgoHelper()
+	output, err := d.try(ctx, commands)
+	Expect(err).NotTo(HaveOccurred(), "%s\n%s", commands, output)
+	return output
+}
+
+func (d *documentation) try(ctx context.Context, commands string) (string, error) {
+	GinkgoWriter.Println(commands)
+	cmd := exec.CommandContext(ctx, "bash", "-c", fmt.Sprintf(
+		"set -aeuo pipefail\nif [ -f exported ]; then . ./exported; fi\n%s\nexport -p >exported\n", commands))
+	cmd.Dir, cmd.Env = d.dir, d.env
+	output, err := cmd.CombinedOutput()
+	GinkgoWriter.Println(string(output))
+	return string(output), err
+}
