@@ -29,6 +29,8 @@ const (
 	defaultWriteTimeout = 5 * time.Minute
 	defaultPollInterval = 5 * time.Second
 
+	defaultReportInterval = 30 * time.Second
+
 	// There is no WriteTimeout: a large layer may take a slow client longer than
 	// any bound that would be of use.
 	readHeaderTimeout = 10 * time.Second
@@ -53,6 +55,9 @@ type Options struct {
 	// PollInterval is the least time between two looks at the credentials and at
 	// the certificate. Defaults to 5 seconds.
 	PollInterval time.Duration
+	// ReportInterval is the least time between two reports to the API server. Defaults
+	// to 30 seconds.
+	ReportInterval time.Duration
 	// Limits bound what the cache waits for.
 	Limits pullthrough.Limits
 }
@@ -70,6 +75,9 @@ func (o Options) withDefaults() Options {
 	if o.PollInterval <= 0 {
 		o.PollInterval = defaultPollInterval
 	}
+	if o.ReportInterval <= 0 {
+		o.ReportInterval = defaultReportInterval
+	}
 	return o
 }
 
@@ -81,6 +89,8 @@ type Server struct {
 	engine *pullthrough.Engine
 	app    *handlers.App
 	health *health
+	// reporter is nil if the cache reports nowhere.
+	reporter *reporter
 
 	registry         *http.Server
 	registryListener net.Listener
@@ -153,6 +163,9 @@ func New(config *v1alpha1.CacheConfiguration, logger *slog.Logger, options Optio
 		debug:        newHTTPServer(newDebugHandler(health, registry, config, options.Version), nil, logger),
 	}
 	server.debug.WriteTimeout = debugTimeout
+	if config.Report != nil {
+		server.reporter = newReporter(config.Report, server.report, options.ReportInterval, logger)
+	}
 	if err := server.listen(config.Server.Address, config.Debug.Address); err != nil {
 		return nil, errors.Join(err, app.Shutdown(), engine.Close())
 	}
@@ -207,6 +220,12 @@ func (s *Server) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serve(s.registry, s.registryListener, s.tls) })
 	group.Go(func() error { return serve(s.debug, s.debugListener, false) })
+	if s.reporter != nil {
+		group.Go(func() error {
+			s.reporter.run(ctx)
+			return nil
+		})
+	}
 	group.Go(func() error {
 		<-ctx.Done()
 		return s.shutdown(context.WithoutCancel(ctx))

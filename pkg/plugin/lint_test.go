@@ -61,7 +61,7 @@ func TestLint(t *testing.T) {
 		"JSON":                 {in: `{"apiVersion":"core.gardener.cloud/v1beta1","kind":"Shoot","metadata":{"name":"json"}}`, code: 0, out: []string{"Shoot json: ok"}},
 		"bad value":            {in: bad, code: 1, out: []string{"-: Shoot bad: spec.extensions[0].providerConfig.caches[0].upstream: Invalid value: \"https://docker.io\""}},
 		"all Shoots are shown": {in: goodShoot + "---\n" + bad, code: 1, out: []string{"Shoot good: ok", "Shoot bad: spec.extensions[0]"}},
-		"unknown field":        {in: strings.Replace(goodShoot, "upstream:", "upsteam:", 1), code: 1, out: []string{"caches[0].upsteam"}},
+		"unknown field":        {in: strings.Replace(goodShoot, "upstream:", "registryy:", 1), code: 1, out: []string{"caches[0].registryy"}},
 		"no configuration":     {in: goodShoot[:strings.Index(goodShoot, "    providerConfig")], code: 1, out: []string{"spec.extensions[0].providerConfig: Required value"}},
 		"list":                 {in: "apiVersion: v1\nkind: List\nitems:\n- " + strings.ReplaceAll(strings.TrimSpace(bad), "\n", "\n  "), code: 1, out: []string{"Shoot bad: spec.extensions[0]"}},
 		"another kind of Shoot": {

@@ -17,6 +17,7 @@ const (
 	configKey      = "config.yaml"
 	credentialsDir = "/etc/registry-cache-credentials" //nolint:gosec // a path, not a credential
 	tlsDir         = "/etc/registry-cache-tls"
+	reportDir      = "/etc/registry-cache-report"
 	storageDir     = "/var/lib/registry"
 
 	credentialsKeyUsername = "username"
@@ -63,6 +64,7 @@ func (c Cache) configuration() *configv1alpha1.CacheConfiguration {
 		GarbageCollection: configv1alpha1.GarbageCollection{TTL: c.Config.GarbageCollection.TTL},
 	}
 	configv1alpha1.SetObjectDefaults_CacheConfiguration(config)
+	config.Report = &configv1alpha1.Report{Namespace: Namespace, Name: c.name(), CredentialsDir: reportDir}
 	if c.Credentials != nil {
 		config.CredentialsDir = credentialsDir
 	}
