@@ -6,11 +6,13 @@ package plugin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +25,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/ptr"
 
+	shootv1alpha3 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/shoot/v1alpha3"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/upstream"
 )
 
@@ -37,7 +40,9 @@ const (
 	labelApp            = "app"
 
 	serverPort = "5000"
-	debugPort  = "5001"
+
+	debugPortName    = "debug"
+	defaultDebugPort = "5001"
 
 	// requestTimeout is how long a request takes unless --request-timeout says another
 	// time. An API server that is gone often drops packets.
@@ -117,27 +122,67 @@ func newCache(service corev1.Service, sets []appsv1.StatefulSet) (cache, bool) {
 	return found, true
 }
 
-// pods returns the names of the pods of a cache that are ready.
-func (c *cluster) pods(ctx context.Context, of cache) ([]string, error) {
+// reports returns what the caches have reported, by the names of their objects. found is
+// false if the cluster does not know RegistryCaches.
+func (c *cluster) reports(ctx context.Context) (reports map[string]*shootv1alpha3.RegistryCacheStatus, found bool, err error) {
+	path := fmt.Sprintf("/apis/%s/namespaces/%s/%s", shootv1alpha3.SchemeGroupVersion, namespace, shootv1alpha3.Resource)
+	raw, err := c.client.Discovery().RESTClient().Get().AbsPath(path).DoRaw(ctx)
+	if apierrors.IsNotFound(err) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, c.explain(err, "list", shootv1alpha3.Resource+"."+shootv1alpha3.SchemeGroupVersion.Group)
+	}
+	list := &shootv1alpha3.RegistryCacheList{}
+	if err := json.Unmarshal(raw, list); err != nil {
+		return nil, false, fmt.Errorf("decode RegistryCaches: %w", err)
+	}
+	reports = make(map[string]*shootv1alpha3.RegistryCacheStatus, len(list.Items))
+	for _, item := range list.Items {
+		reports[item.Name] = item.Status
+	}
+	return reports, true, nil
+}
+
+// pod is a pod of a cache that is ready.
+type pod struct {
+	name string
+	// debugPort is the port of metrics.
+	debugPort string
+}
+
+// pods returns the pods of a cache that are ready.
+func (c *cluster) pods(ctx context.Context, of cache) ([]pod, error) {
 	pods, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: labelApp + "=" + of.name + "," + labelUpstreamHost})
 	if err != nil {
 		return nil, c.explain(err, "list", "pods")
 	}
-	var names []string
-	for _, pod := range pods.Items {
-		if slices.ContainsFunc(pod.Status.Conditions, func(condition corev1.PodCondition) bool {
+	var ready []pod
+	for _, p := range pods.Items {
+		if slices.ContainsFunc(p.Status.Conditions, func(condition corev1.PodCondition) bool {
 			return condition.Type == corev1.PodReady && condition.Status == corev1.ConditionTrue
 		}) {
-			names = append(names, pod.Name)
+			ready = append(ready, pod{name: p.Name, debugPort: debugPort(p)})
 		}
 	}
-	slices.Sort(names)
-	return names, nil
+	slices.SortFunc(ready, func(a, b pod) int { return strings.Compare(a.name, b.name) })
+	return ready, nil
+}
+
+func debugPort(p corev1.Pod) string {
+	for _, container := range p.Spec.Containers {
+		for _, port := range container.Ports {
+			if port.Name == debugPortName {
+				return strconv.Itoa(int(port.ContainerPort))
+			}
+		}
+	}
+	return defaultDebugPort
 }
 
 // ask returns the answer of a pod of a cache, by way of the API server's proxy.
-func (c *cluster) ask(ctx context.Context, pod, path string, query map[string]string) ([]byte, error) {
-	raw, err := c.client.CoreV1().Pods(namespace).ProxyGet("http", pod, debugPort, path, query).DoRaw(ctx)
+func (c *cluster) ask(ctx context.Context, p pod, path string) ([]byte, error) {
+	raw, err := c.client.CoreV1().Pods(namespace).ProxyGet("http", p.name, p.debugPort, path, nil).DoRaw(ctx)
 	if err != nil {
 		return nil, c.explain(err, "get", "pods/proxy")
 	}

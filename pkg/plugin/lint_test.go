@@ -145,12 +145,12 @@ func TestHelpAndCompletion(t *testing.T) {
 	g := NewWithT(t)
 	code, out, _ := run("", "--help")
 	g.Expect(code).To(Equal(plugin.ExitOK))
-	for _, command := range []string{"lint", "explain-pull", "completion"} {
+	for _, command := range []string{"status", "top", "lint", "explain-pull", "completion"} {
 		g.Expect(out).To(MatchRegexp(`(?m)^  ` + command + ` `))
 		_, help, _ := run("", command, "--help")
 		if command != "completion" {
-			g.Expect(help).To(ContainSubstring("Examples:\n  kubectl registry-cache " + command + " "))
-			g.Expect(help).To(ContainSubstring("Usage:\n  kubectl registry-cache " + command + " "))
+			g.Expect(help).To(ContainSubstring("Examples:\n  kubectl registry-cache "+command))
+			g.Expect(help).To(ContainSubstring("Usage:\n  kubectl registry-cache "+command))
 		}
 	}
 	code, out, _ = run("", "completion", "bash")

@@ -21,7 +21,7 @@ import (
 const (
 	// ExitOK says that all is well.
 	ExitOK = 0
-	// ExitProblems says that lint found problems, or that a cache is not as it should be.
+	// ExitProblems says that lint found problems.
 	ExitProblems = 1
 	// ExitFailed says that the command could not do its work: wrong arguments, an
 	// unreadable file, an API server that does not answer, a missing right.
@@ -42,7 +42,7 @@ var errProblems = errors.New("problems were found")
 // Run runs the plugin with its arguments until it is done or ctx ends, and returns its
 // exit code.
 func Run(ctx context.Context, version string, args []string, streams Streams) int {
-	cmd := newCommand(version, streams)
+	cmd := newCommand(version, streams) //nolint:contextcheck // cobra hands it to the commands
 	cmd.SetArgs(args)
 	err := cmd.ExecuteContext(ctx)
 	switch {
@@ -65,7 +65,10 @@ All commands but lint read from the cluster of the current kubeconfig, for insta
 the one that "gardenctl target --shoot" has set, and change nothing.
 
 Exit codes: 0 all is well; 1 lint found problems; 2 the command could not do its work.`,
-		Example: `  # Will a Shoot with these caches be accepted?
+		Example: `  # How are the caches?
+  kubectl registry-cache status
+
+  # Will a Shoot with these caches be accepted?
   kubectl registry-cache lint shoot.yaml
 
   # Where do nodes get this image from?
@@ -80,7 +83,7 @@ Exit codes: 0 all is well; 1 lint found problems; 2 the command could not do its
 	cmd.SetErr(streams.Err)
 	flags := genericclioptions.NewConfigFlags(true)
 	flags.Namespace = nil // there is one namespace that caches are in
-	for _, sub := range []*cobra.Command{newExplainCommand(flags, streams)} {
+	for _, sub := range []*cobra.Command{newStatusCommand(flags, streams), newTopCommand(flags, streams), newExplainCommand(flags, streams)} {
 		flags.AddFlags(sub.Flags())
 		cmd.AddCommand(sub)
 	}

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
@@ -58,9 +60,13 @@ type cell struct {
 	colour func(string) string
 }
 
-// printTable prints rows under their header. If width is not 0, no line is longer:
-// the last columns that do not fit are left out, and said so below.
+// shortestCut is to how few characters the last column is cut to fit.
+const shortestCut = 16
+
+// printTable prints rows under their header. If width is not 0, no line is longer: the
+// last column of all is cut, and those that do not fit are left out, and said so below.
 func printTable(out io.Writer, width int, header []string, rows [][]cell) error {
+	rows = cutLast(width, header, rows)
 	columns := fitting(width, header, rows)
 	table := [][]cell{make([]cell, 0, columns)}
 	for _, title := range header[:columns] {
@@ -114,6 +120,26 @@ func fitting(width int, header []string, rows [][]cell) int {
 	return len(header)
 }
 
+// cutLast returns the rows with the last column cut so that it fits, if that leaves
+// something of it.
+func cutLast(width int, header []string, rows [][]cell) [][]cell {
+	last := len(header) - 1
+	room := width
+	for _, column := range columnWidths(last, header, rows) {
+		room -= column + columnGap
+	}
+	if width <= 0 || room < shortestCut {
+		return rows
+	}
+	cut := make([][]cell, 0, len(rows))
+	for _, row := range rows {
+		row = slices.Clone(row)
+		row[last].text = truncate(row[last].text, room)
+		cut = append(cut, row)
+	}
+	return cut
+}
+
 func columnWidths(columns int, header []string, rows [][]cell) []int {
 	widths := make([]int, columns)
 	for i := range columns {
@@ -123,6 +149,17 @@ func columnWidths(columns int, header []string, rows [][]cell) []int {
 		}
 	}
 	return widths
+}
+
+// printable takes out what could do more to a terminal than be shown: some texts come
+// from an upstream.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 func truncate(text string, width int) string {
