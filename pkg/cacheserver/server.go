@@ -97,6 +97,9 @@ type Server struct {
 	tls              bool
 	debug            *http.Server
 	debugListener    net.Listener
+	// inventoryListener is nil if there is no list of images.
+	inventory         *http.Server
+	inventoryListener net.Listener
 }
 
 // New returns a Server that listens on its addresses already, but answers only
@@ -163,11 +166,15 @@ func New(config *v1alpha1.CacheConfiguration, logger *slog.Logger, options Optio
 		debug:        newHTTPServer(newDebugHandler(health, registry, config, options.Version), nil, logger),
 	}
 	server.debug.WriteTimeout = debugTimeout
+	server.inventory = newInventoryServer(engine, logger)
 	if config.Report != nil {
 		server.reporter = newReporter(config.Report, server.report, options.ReportInterval, logger)
 	}
 	if err := server.listen(config.Server.Address, config.Debug.Address); err != nil {
 		return nil, errors.Join(err, app.Shutdown(), engine.Close())
+	}
+	if port := config.Debug.InventoryPort; port != nil {
+		server.inventoryListener = listenInventory(*port, logger)
 	}
 	return server, nil
 }
@@ -211,6 +218,14 @@ func (s *Server) RegistryAddr() net.Addr { return s.registryListener.Addr() }
 // DebugAddr is the address that metrics and health listen on.
 func (s *Server) DebugAddr() net.Addr { return s.debugListener.Addr() }
 
+// InventoryAddr is the address that the list of images listens on. Nil: there is none.
+func (s *Server) InventoryAddr() net.Addr {
+	if s.inventoryListener == nil {
+		return nil
+	}
+	return s.inventoryListener.Addr()
+}
+
 // Run serves until ctx ends, then lets running transfers end, and returns nil.
 // It returns an error if a server fails before. A Server runs once.
 func (s *Server) Run(ctx context.Context) error {
@@ -220,6 +235,9 @@ func (s *Server) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serve(s.registry, s.registryListener, s.tls) })
 	group.Go(func() error { return serve(s.debug, s.debugListener, false) })
+	if s.inventoryListener != nil {
+		group.Go(func() error { return serve(s.inventory, s.inventoryListener, false) })
+	}
 	if s.reporter != nil {
 		group.Go(func() error {
 			s.reporter.run(ctx)
@@ -258,7 +276,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 		s.log.Warn("Cut transfers that did not end in time", "error", err)
 		errs = append(errs, s.registry.Close())
 	}
-	errs = append(errs, s.app.Shutdown(), s.engine.Close(), s.debug.Close())
+	errs = append(errs, s.app.Shutdown(), s.inventory.Close(), s.engine.Close(), s.debug.Close())
 	s.log.Info("Stopped")
 	return errors.Join(errs...)
 }

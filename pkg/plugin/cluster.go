@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ import (
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 
 	shootv1alpha3 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/shoot/v1alpha3"
@@ -52,6 +54,7 @@ const (
 // cluster is what the plugin reads from: the cluster of a kubeconfig.
 type cluster struct {
 	client kubernetes.Interface
+	config *rest.Config
 	host   string
 }
 
@@ -69,7 +72,7 @@ func newCluster(flags *genericclioptions.ConfigFlags) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig: %w", err)
 	}
-	return &cluster{client: client, host: config.Host}, nil
+	return &cluster{client: client, config: config, host: config.Host}, nil
 }
 
 // cache is a cache as it is in the cluster.
@@ -189,12 +192,19 @@ func (c *cluster) ask(ctx context.Context, p pod, path string) ([]byte, error) {
 	return raw, nil
 }
 
+// refusal is how an API server says which right is missing.
+var refusal = regexp.MustCompile(` is forbidden: (?:User .* cannot ([a-z]+) resource)?`)
+
 // explain says what is to be done about the error of a request, and which right is
 // missing if one is.
 func (c *cluster) explain(err error, verb, resource string) error {
 	var failed *url.Error
 	switch {
-	case apierrors.IsForbidden(err):
+	case apierrors.IsForbidden(err), refusal.MatchString(err.Error()):
+		// What forwards ports has only the text.
+		if refused := refusal.FindStringSubmatch(err.Error()); len(refused) > 1 && refused[1] != "" {
+			verb = refused[1]
+		}
 		return fmt.Errorf("your user lacks the right to %s %s in namespace %s: ask an administrator of the cluster for a Role with the verb %q on %q (%w)",
 			verb, resource, namespace, verb, resource, err)
 	case apierrors.IsUnauthorized(err):

@@ -149,8 +149,8 @@ func TestHelpAndCompletion(t *testing.T) {
 		g.Expect(out).To(MatchRegexp(`(?m)^  ` + command + ` `))
 		_, help, _ := run("", command, "--help")
 		if command != "completion" {
-			g.Expect(help).To(ContainSubstring("Examples:\n  kubectl registry-cache "+command))
-			g.Expect(help).To(ContainSubstring("Usage:\n  kubectl registry-cache "+command))
+			g.Expect(help).To(ContainSubstring("Examples:\n  kubectl registry-cache " + command))
+			g.Expect(help).To(ContainSubstring("Usage:\n  kubectl registry-cache " + command))
 		}
 	}
 	code, out, _ = run("", "completion", "bash")

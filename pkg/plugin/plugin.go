@@ -83,7 +83,7 @@ Exit codes: 0 all is well; 1 lint found problems; 2 the command could not do its
 	cmd.SetErr(streams.Err)
 	flags := genericclioptions.NewConfigFlags(true)
 	flags.Namespace = nil // there is one namespace that caches are in
-	for _, sub := range []*cobra.Command{newStatusCommand(flags, streams), newTopCommand(flags, streams), newExplainCommand(flags, streams)} {
+	for _, sub := range []*cobra.Command{newStatusCommand(flags, streams), newTopCommand(flags, streams), newImagesCommand(flags, streams), newExplainCommand(flags, streams)} {
 		flags.AddFlags(sub.Flags())
 		cmd.AddCommand(sub)
 	}

@@ -6,10 +6,12 @@ package resources
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
 
 	configv1alpha1 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/inventory"
 )
 
 const (
@@ -64,6 +66,7 @@ func (c Cache) configuration() *configv1alpha1.CacheConfiguration {
 		GarbageCollection: configv1alpha1.GarbageCollection{TTL: c.Config.GarbageCollection.TTL},
 	}
 	configv1alpha1.SetObjectDefaults_CacheConfiguration(config)
+	config.Debug.InventoryPort = ptr.To[int32](inventory.Port)
 	config.Report = &configv1alpha1.Report{Namespace: Namespace, Name: c.name(), CredentialsDir: reportDir}
 	if c.Credentials != nil {
 		config.CredentialsDir = credentialsDir

@@ -94,6 +94,11 @@ func TestNoCaches(t *testing.T) {
 	g.Expect(out).To(MatchJSON(`{"caches":[]}`))
 	code, out, err = run(admin(t), "top", "--once", "--interval", "1s")
 	g.Expect([]any{code, out, err}).To(Equal([]any{plugin.ExitOK, "", "No registry caches in this cluster.\n"}))
+	code, out, err = run(admin(t), "images")
+	g.Expect([]any{code, out, err}).To(Equal([]any{plugin.ExitOK, "", "No registry caches in this cluster.\n"}))
+	code, _, err = run(admin(t), "images", "docker.io")
+	g.Expect(code).To(Equal(plugin.ExitFailed))
+	g.Expect(err).To(ContainSubstring(`no cache has the upstream "docker.io": none: this cluster has no registry caches`))
 	code, out, _ = run(admin(t), "explain-pull", "nginx")
 	g.Expect(code).To(Equal(plugin.ExitOK))
 	g.Expect(out).To(And(MatchRegexp(`Image: +docker\.io/library/nginx:latest\n`), ContainSubstring("none: this cluster has no registry caches")))
@@ -152,7 +157,7 @@ func TestExplainPull(t *testing.T) {
 	g.Expect(out).To(And(
 		MatchRegexp(`Image: +docker\.io/library/nginx:1\.29\n`), MatchRegexp(`hosts\.toml: +/etc/containerd/certs\.d/docker\.io/hosts\.toml`),
 		ContainSubstring("server = 'https://registry-1.docker.io'"), MatchRegexp(`\[host\.'https://10\.[0-9.]+:5000'\]`),
-		MatchRegexp(`Cache: +registry-docker-io, 1 of 1 pods ready\n`),
+		MatchRegexp(`Cache: +registry-docker-io, 1 of 1 pods ready\n`), MatchRegexp(`Cached: +unknown: no pod is ready that could be asked\n`),
 	))
 	_, out, _ = run(admin(t), "explain-pull", "registry.example.com:5000/app")
 	g.Expect(out).To(ContainSubstring("registry-registry-example-com-5000, 0 of 1 pods ready: nodes withdraw the entry and pull directly"))
@@ -170,7 +175,7 @@ func TestAnAPIServerThatIsGone(t *testing.T) {
 	address := listener.Addr().String()
 	g.Expect(listener.Close()).To(Succeed())
 
-	for _, command := range [][]string{{"status"}, {"top", "--once"}, {"explain-pull", "nginx"}} {
+	for _, command := range [][]string{{"status"}, {"top", "--once"}, {"images"}, {"explain-pull", "nginx"}} {
 		code, out, err := run(admin(t), append(command, "--server", "https://"+address)...)
 		g.Expect(code).To(Equal(plugin.ExitFailed))
 		g.Expect(out).To(BeEmpty())
@@ -226,6 +231,8 @@ func TestMissingRights(t *testing.T) {
 		{[]string{"explain-pull", "nginx"}, "list", "statefulsets.apps", rbacv1.PolicyRule{APIGroups: []string{"apps"}, Resources: []string{"statefulsets"}}},
 		{[]string{"status"}, "list", "registrycaches.registry.extensions.gardener.cloud", rbacv1.PolicyRule{APIGroups: []string{shootv1alpha3.SchemeGroupVersion.Group}, Resources: []string{"registrycaches"}}},
 		{[]string{"top", "--once"}, "list", "pods", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"pods"}}},
+		{[]string{"images"}, "get", "pods/portforward", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"pods/portforward"}}},
+		{[]string{"images"}, "create", "pods/portforward", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"pods/portforward"}}},
 		{[]string{"top", "--once"}, "get", "pods/proxy", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"pods/proxy"}}},
 	} {
 		code, out, err := run(kubeconfig, step.command...)
@@ -233,6 +240,12 @@ func TestMissingRights(t *testing.T) {
 		g.Expect(out).To(BeEmpty())
 		g.Expect(err).To(HavePrefix(fmt.Sprintf("Error: your user lacks the right to %s %s in namespace kube-system: ", step.verb, step.resource)))
 
+		// Pulls can be explained without the right to ask the cache.
+		if step.resource == "pods/portforward" {
+			code, out, err := run(kubeconfig, "explain-pull", "nginx")
+			g.Expect(code).To(Equal(plugin.ExitOK), err)
+			g.Expect(out).To(ContainSubstring("Cached:       unknown: your user lacks the right to " + step.verb + " pods/portforward"))
+		}
 		step.rule.Verbs = []string{step.verb}
 		grant(t, "restricted", step.rule)
 	}

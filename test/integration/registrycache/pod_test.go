@@ -194,6 +194,8 @@ func (p *pod) containerize(file string) string {
 	if tls := config.Server.TLS; tls != nil {
 		paths = append(paths, &tls.CertFile, &tls.KeyFile)
 	}
+	// Loopback addresses are not a pod's own here.
+	config.Debug.InventoryPort = nil
 	if report := config.Report; report != nil {
 		paths = append(paths, &report.CredentialsDir)
 		// A kubelet names it in the environment.

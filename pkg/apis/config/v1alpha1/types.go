@@ -108,6 +108,11 @@ type Debug struct {
 	// Address is the host and port to listen on. Defaults to `:5001`.
 	// +optional
 	Address string `json:"address,omitempty"`
+	// InventoryPort is the port, on the loopback address only, of the list of images
+	// that the cache has, from which port forwarding makes it reachable for who has the
+	// right to that. Unset, there is no such list.
+	// +optional
+	InventoryPort *int32 `json:"inventoryPort,omitempty"`
 	// Profiling serves profiles of the process below `/debug/pprof/`. Defaults to
 	// false.
 	// +optional

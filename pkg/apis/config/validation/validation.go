@@ -37,6 +37,9 @@ func ValidateCacheConfiguration(config *v1alpha1.CacheConfiguration) field.Error
 		errs = append(errs, validateTLS(tls, field.NewPath("server", "tls"))...)
 	}
 	errs = append(errs, validateAddress(config.Debug.Address, field.NewPath("debug", "address"))...)
+	if port := config.Debug.InventoryPort; port != nil && (*port < 0 || *port > 65535) {
+		errs = append(errs, field.Invalid(field.NewPath("debug", "inventoryPort"), *port, "must be a number from 0 to 65535"))
+	}
 	if report := config.Report; report != nil {
 		errs = append(errs, validateReport(report, field.NewPath("report"))...)
 	}
