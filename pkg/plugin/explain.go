@@ -144,7 +144,7 @@ func explainInventory(listed *inventory.Inventory, image reference.Named, style 
 		}
 		if stored.Missing > 0 {
 			return style.doubtful(fmt.Sprintf("in part: %d of %d blobs", stored.Blobs, stored.Blobs+stored.Missing)) +
-				", last used " + lastUsed(stored, now) + "\nthe others were not pulled yet, or not for the ttl, or had to make room; the next pull fetches them"
+				", last used " + lastUsed(stored, now) + "\nthe others were not asked for, for nodes have layers of other images, or not for the ttl, or had to make room"
 		}
 		text := style.good(fmt.Sprintf("yes, all %d blobs", stored.Blobs)) + fmt.Sprintf(", %s, last used %s", formatBytes(stored.Bytes), lastUsed(stored, now))
 		if tag != "" {
