@@ -51,11 +51,11 @@ func ask(ctx context.Context, args ...string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, binary, append(args, "--kubeconfig", land.Shoot.KubeconfigFile)...) //nolint:gosec // a program of ours
+	cmd := exec.CommandContext(ctx, binary, append(args, "--kubeconfig", land.Shoot.KubeconfigFile)...)
 	var failed *exec.ExitError
 	out, err := cmd.Output()
 	if errors.As(err, &failed) {
-		return "", fmt.Errorf("%s: %s", err, failed.Stderr)
+		return "", fmt.Errorf("%w: %s", err, failed.Stderr)
 	}
 	return string(out), err
 }
