@@ -14,7 +14,7 @@ output="${OUTPUT:-bin}"
 version="${VERSION:-$(cat VERSION)}"
 names=("$@")
 if [ $# -eq 0 ]; then
-  names=(gardener-extension-registry-cache registry-cache)
+  names=(gardener-extension-registry-cache kubectl-registry_cache registry-cache)
 fi
 
 # Nothing of the caller's settings may be in the binaries.

@@ -3,8 +3,8 @@
 #
 # SPDX-License-Identifier: Apache-2.0
 
-# Writes all generated files anew: deep copies, defaults, the API reference, and the
-# registration of the extension.
+# Writes all generated files anew: deep copies, defaults, the CRD, the API reference, and
+# the registration of the extension.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,7 +13,8 @@ apis=(./pkg/apis/config/v1alpha1 ./pkg/apis/mirror/v1alpha1 ./pkg/apis/registry/
 
 { read -r controller_gen; read -r defaulter_gen; read -r crd_ref_docs; } < <(hack/tool.sh controller-gen defaulter-gen crd-ref-docs)
 
-"$controller_gen" object:headerFile=hack/boilerplate.go.txt "${apis[@]/#/paths=}"
+"$controller_gen" object:headerFile=hack/boilerplate.go.txt "${apis[@]/#/paths=}" paths=./pkg/apis/shoot/v1alpha3
+"$controller_gen" crd:headerFile=hack/boilerplate.yaml.txt paths=./pkg/apis/shoot/v1alpha3 output:crd:dir=pkg/resources/crd
 "$defaulter_gen" --go-header-file hack/boilerplate.go.txt --output-file zz_generated.defaults.go "${apis[@]/#\.\//$module/}"
 
 "$crd_ref_docs" --log-level ERROR --config hack/api-reference.yaml --renderer markdown \

@@ -48,8 +48,9 @@ environment() {
     e2e)
       environment demo
       assets containerd-1.7 helm gardener-apiserver
-      hack/build.sh registry-cache >&2
+      hack/build.sh registry-cache kubectl-registry_cache >&2
       echo "TEST_ASSET_REGISTRY_CACHE=$PWD/bin/registry-cache"
+      echo "TEST_ASSET_KUBECTL_REGISTRY_CACHE=$PWD/bin/kubectl-registry_cache"
       ;;
     *)
       echo "usage: hack/test.sh env integration|e2e" >&2

@@ -8,30 +8,23 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"reflect"
 	"slices"
-	"strings"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	logf "sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
-	kjson "sigs.k8s.io/json"
 
 	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
+
+	"github.com/gardener/gardener-extension-registry-cache/pkg/admission/judge"
 )
 
-// Bounds of an answer. A configuration of a few kilobytes can have thousands of
-// mistakes, and a value that is wrong can be of any length.
-const (
-	maxProblems    = 100
-	maxValueLength = 200
-	maxFieldLength = 500
-	maxTextLength  = 1000
-)
+// maxProblems bounds an answer: a configuration of a few kilobytes can have thousands of
+// mistakes.
+const maxProblems = 100
 
 // Handle answers a request about a Shoot. Mistakes are answered as Invalid with
 // one cause each, as Gardener answers its own, so that clients show them alike.
@@ -47,7 +40,7 @@ func (v *Validator) Handle(ctx context.Context, request admission.Request) admis
 		return admission.Allowed("")
 	}
 	// Without values, which may be what should have been in a Secret.
-	logf.FromContext(ctx).Info("Refused", "problems", len(problems), "firstField", shorten(problems[0]).Field, "firstType", problems[0].Type)
+	logf.FromContext(ctx).Info("Refused", "problems", len(problems), "firstField", judge.Shorten(problems[0]).Field, "firstType", problems[0].Type)
 	return refuse(name, problems)
 }
 
@@ -55,26 +48,21 @@ func (v *Validator) Handle(ctx context.Context, request admission.Request) admis
 // Whatever their version is: fields that another version does not have stay
 // empty.
 func decode(request admission.Request) (shoot, old *gardencorev1beta1.Shoot, err error) {
-	if shoot, err = decodeShoot(request.Object); err != nil {
+	if shoot, err = judge.DecodeShoot(request.Object.Raw); err != nil {
 		return nil, nil, fmt.Errorf("decode Shoot: %w", err)
 	}
 	if request.Operation == admissionv1.Update {
-		if old, err = decodeShoot(request.OldObject); err != nil {
+		if old, err = judge.DecodeShoot(request.OldObject.Raw); err != nil {
 			return nil, nil, fmt.Errorf("decode old Shoot: %w", err)
 		}
 	}
 	return shoot, old, nil
 }
 
-func decodeShoot(object runtime.RawExtension) (*gardencorev1beta1.Shoot, error) {
-	shoot := &gardencorev1beta1.Shoot{}
-	return shoot, kjson.UnmarshalCaseSensitivePreserveInts(object.Raw, shoot)
-}
-
 func refuse(name string, problems field.ErrorList) admission.Response {
 	shown := make(field.ErrorList, 0, min(len(problems), maxProblems+1))
 	for _, problem := range problems[:min(len(problems), maxProblems)] {
-		shown = append(shown, shorten(problem))
+		shown = append(shown, judge.Shorten(problem))
 	}
 	if hidden := len(problems) - maxProblems; hidden > 0 {
 		shown = append(shown, field.Invalid(field.NewPath("spec", "extensions"), field.OmitValueType{},
@@ -90,22 +78,4 @@ func refuse(name string, problems field.ErrorList) admission.Response {
 		}
 	}
 	return admission.Response{AdmissionResponse: admissionv1.AdmissionResponse{Result: &status}}
-}
-
-// shorten returns a copy of a problem that is not too long to be read.
-func shorten(problem *field.Error) *field.Error {
-	short := *problem
-	if value := reflect.ValueOf(short.BadValue); value.Kind() == reflect.String {
-		short.BadValue = cut(value.String(), maxValueLength)
-	}
-	short.Field = cut(short.Field, maxFieldLength)
-	short.Detail = cut(short.Detail, maxTextLength)
-	return &short
-}
-
-func cut(text string, length int) string {
-	if len(text) <= length {
-		return text
-	}
-	return strings.ToValidUTF8(text[:length], "") + "..."
 }

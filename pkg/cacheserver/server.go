@@ -29,6 +29,8 @@ const (
 	defaultWriteTimeout = 5 * time.Minute
 	defaultPollInterval = 5 * time.Second
 
+	defaultReportInterval = 30 * time.Second
+
 	// There is no WriteTimeout: a large layer may take a slow client longer than
 	// any bound that would be of use.
 	readHeaderTimeout = 10 * time.Second
@@ -53,6 +55,9 @@ type Options struct {
 	// PollInterval is the least time between two looks at the credentials and at
 	// the certificate. Defaults to 5 seconds.
 	PollInterval time.Duration
+	// ReportInterval is the least time between two reports to the API server. Defaults
+	// to 30 seconds.
+	ReportInterval time.Duration
 	// Limits bound what the cache waits for.
 	Limits pullthrough.Limits
 }
@@ -70,6 +75,9 @@ func (o Options) withDefaults() Options {
 	if o.PollInterval <= 0 {
 		o.PollInterval = defaultPollInterval
 	}
+	if o.ReportInterval <= 0 {
+		o.ReportInterval = defaultReportInterval
+	}
 	return o
 }
 
@@ -81,12 +89,17 @@ type Server struct {
 	engine *pullthrough.Engine
 	app    *handlers.App
 	health *health
+	// reporter is nil if the cache reports nowhere.
+	reporter *reporter
 
 	registry         *http.Server
 	registryListener net.Listener
 	tls              bool
 	debug            *http.Server
 	debugListener    net.Listener
+	// inventoryListener is nil if there is no list of images.
+	inventory         *http.Server
+	inventoryListener net.Listener
 }
 
 // New returns a Server that listens on its addresses already, but answers only
@@ -153,8 +166,15 @@ func New(config *v1alpha1.CacheConfiguration, logger *slog.Logger, options Optio
 		debug:        newHTTPServer(newDebugHandler(health, registry, config, options.Version), nil, logger),
 	}
 	server.debug.WriteTimeout = debugTimeout
+	server.inventory = newInventoryServer(engine, logger)
+	if config.Report != nil {
+		server.reporter = newReporter(config.Report, server.report, options.ReportInterval, logger)
+	}
 	if err := server.listen(config.Server.Address, config.Debug.Address); err != nil {
 		return nil, errors.Join(err, app.Shutdown(), engine.Close())
+	}
+	if port := config.Debug.InventoryPort; port != nil {
+		server.inventoryListener = listenInventory(*port, logger)
 	}
 	return server, nil
 }
@@ -198,6 +218,14 @@ func (s *Server) RegistryAddr() net.Addr { return s.registryListener.Addr() }
 // DebugAddr is the address that metrics and health listen on.
 func (s *Server) DebugAddr() net.Addr { return s.debugListener.Addr() }
 
+// InventoryAddr is the address that the list of images listens on. Nil: there is none.
+func (s *Server) InventoryAddr() net.Addr {
+	if s.inventoryListener == nil {
+		return nil
+	}
+	return s.inventoryListener.Addr()
+}
+
 // Run serves until ctx ends, then lets running transfers end, and returns nil.
 // It returns an error if a server fails before. A Server runs once.
 func (s *Server) Run(ctx context.Context) error {
@@ -207,6 +235,15 @@ func (s *Server) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serve(s.registry, s.registryListener, s.tls) })
 	group.Go(func() error { return serve(s.debug, s.debugListener, false) })
+	if s.inventoryListener != nil {
+		group.Go(func() error { return serve(s.inventory, s.inventoryListener, false) })
+	}
+	if s.reporter != nil {
+		group.Go(func() error {
+			s.reporter.run(ctx)
+			return nil
+		})
+	}
 	group.Go(func() error {
 		<-ctx.Done()
 		return s.shutdown(context.WithoutCancel(ctx))
@@ -239,7 +276,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 		s.log.Warn("Cut transfers that did not end in time", "error", err)
 		errs = append(errs, s.registry.Close())
 	}
-	errs = append(errs, s.app.Shutdown(), s.engine.Close(), s.debug.Close())
+	errs = append(errs, s.app.Shutdown(), s.inventory.Close(), s.engine.Close(), s.debug.Close())
 	s.log.Info("Stopped")
 	return errors.Join(errs...)
 }

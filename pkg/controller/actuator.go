@@ -97,7 +97,7 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 	if err := volumes.growClaims(ctx, log); err != nil {
 		return err
 	}
-	if err := a.deployCaches(ctx, ex.Namespace, inputs, certificates); err != nil {
+	if err := a.deployCaches(ctx, ex.Namespace, inputs, services.addresses, certificates); err != nil {
 		return err
 	}
 	if err := a.replaceSmall(ctx, log, ex.Namespace, volumes); err != nil {

@@ -8,10 +8,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/runtime/serializer/json"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
@@ -21,6 +27,7 @@ import (
 	"github.com/gardener/gardener/pkg/utils/kubernetes/health"
 	"github.com/gardener/gardener/pkg/utils/managedresources"
 
+	shootv1alpha3 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/shoot/v1alpha3"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/resources"
 )
 
@@ -36,7 +43,13 @@ const (
 // the Shoot: the certificates and the nodes need their addresses. Those that are
 // leaving stay, and refuse connections from then on.
 func (a *cacheActuator) deployServices(ctx context.Context, namespace string, in *inputs, leaving []corev1.Service) error {
-	var objects []client.Object
+	// The definition goes with them: it has to be there before the RegistryCaches, and
+	// after they are gone.
+	definition, err := resources.CustomResourceDefinition()
+	if err != nil {
+		return err
+	}
+	objects := []client.Object{definition}
 	for _, cache := range in.caches {
 		objects = append(objects, resources.Service(cache, in.kubernetesVersion))
 	}
@@ -76,7 +89,7 @@ func (a *cacheActuator) unhealthy(ctx context.Context, namespace, name string) e
 }
 
 // deployCaches deploys everything of the caches but their Services.
-func (a *cacheActuator) deployCaches(ctx context.Context, namespace string, in *inputs, certs *certificates) error {
+func (a *cacheActuator) deployCaches(ctx context.Context, namespace string, in *inputs, addresses map[string]net.IP, certs *certificates) error {
 	objects := []client.Object{resources.NetworkPolicy()}
 	for _, cache := range in.caches {
 		cacheObjects, err := resources.Cache{
@@ -84,6 +97,7 @@ func (a *cacheActuator) deployCaches(ctx context.Context, namespace string, in *
 			Image:                 in.image,
 			Credentials:           in.credentials[cache.Upstream],
 			Certificate:           certs.servers[cache.Upstream],
+			Endpoint:              resources.Endpoint(cache, addresses[cache.Upstream].String()),
 			VerticalPodAutoscaler: in.verticalPodAutoscaler,
 		}.Objects()
 		if err != nil {
@@ -94,9 +108,23 @@ func (a *cacheActuator) deployCaches(ctx context.Context, namespace string, in *
 	return a.deployManagedResource(ctx, namespace, cachesManagedResource, objects)
 }
 
+// objectScheme knows the kinds of the objects that are deployed.
+var objectScheme = sync.OnceValue(func() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(kubernetes.AddShootSchemeToScheme(scheme))
+	utilruntime.Must(shootv1alpha3.AddToScheme(scheme))
+	return scheme
+})
+
+// newObjectRegistry returns what serializes objects for gardener-resource-manager.
+func newObjectRegistry() *managedresources.Registry {
+	scheme := objectScheme()
+	yaml := json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme, scheme, json.SerializerOptions{Yaml: true})
+	return managedresources.NewRegistry(scheme, serializer.NewCodecFactory(scheme), yaml)
+}
+
 func (a *cacheActuator) deployManagedResource(ctx context.Context, namespace, name string, objects []client.Object) error {
-	registry := managedresources.NewRegistry(kubernetes.ShootScheme, kubernetes.ShootCodec, kubernetes.ShootSerializer)
-	data, err := registry.AddAllAndSerialize(objects...)
+	data, err := newObjectRegistry().AddAllAndSerialize(objects...)
 	if err != nil {
 		return fmt.Errorf("serialize the objects of ManagedResource %s: %w", name, err)
 	}

@@ -79,6 +79,8 @@ type remote struct {
 	// limitedUntil is the time, in nanoseconds, until which tags that are known
 	// are not asked for: the upstream's rate limit is used up.
 	limitedUntil atomic.Int64
+	// lastFailure is what the upstream failed with last, nil if it never did.
+	lastFailure atomic.Pointer[Failure]
 
 	mu      sync.Mutex
 	session *session
@@ -202,7 +204,9 @@ func (q request) operation() string {
 // the time that the body takes is the caller's.
 func (r *remote) do(ctx context.Context, q request) (*http.Response, error) {
 	if q.resumes {
-		return r.ask(ctx, q)
+		response, err := r.ask(ctx, q)
+		r.noteFailure(ctx, err)
+		return response, err
 	}
 	breaker := r.breakers[q.kind]
 	ticket, ok := breaker.allow()
@@ -216,7 +220,17 @@ func (r *remote) do(ctx context.Context, q request) (*http.Response, error) {
 		return nil, err
 	}
 	breaker.report(ticket, err)
+	r.noteFailure(ctx, err)
 	return response, err
+}
+
+// noteFailure remembers what the upstream failed with, unless nobody waits for it any
+// more, or it has answered and only has not what it was asked for.
+func (r *remote) noteFailure(ctx context.Context, err error) {
+	if err == nil || ctx.Err() != nil || errors.Is(err, context.Canceled) || !isTemporary(err) {
+		return
+	}
+	r.lastFailure.Store(&Failure{Message: redact(err), Time: time.Now()})
 }
 
 func (r *remote) ask(ctx context.Context, q request) (*http.Response, error) {

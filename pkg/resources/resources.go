@@ -57,6 +57,8 @@ type Cache struct {
 	Credentials *Credentials
 	// Certificate is what the cache serves with. Nil, it speaks plain HTTP.
 	Certificate *Certificate
+	// Endpoint is the URL at which nodes reach the cache.
+	Endpoint string
 	// VerticalPodAutoscaler says whether the Shoot has one.
 	VerticalPodAutoscaler bool
 }
@@ -87,6 +89,7 @@ func (c Cache) Objects() ([]client.Object, error) {
 		objects = append(objects, c.tlsSecret())
 	}
 	objects = append(objects, c.statefulSet(configSecret))
+	objects = append(objects, c.registryCache(), c.serviceAccount(), c.role(), c.roleBinding())
 	if c.VerticalPodAutoscaler {
 		objects = append(objects, c.verticalPodAutoscaler())
 	}

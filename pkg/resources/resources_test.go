@@ -15,8 +15,10 @@ import (
 
 	"github.com/Masterminds/semver/v3"
 	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	k8slabels "k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	"sigs.k8s.io/yaml"
@@ -25,6 +27,7 @@ import (
 
 	configv1alpha1 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
+	shootv1alpha3 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/shoot/v1alpha3"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/resources"
 )
 
@@ -83,6 +86,7 @@ func TestGoldens(t *testing.T) {
 				Config:                config,
 				Image:                 "registry.test/registry-cache:v1",
 				Credentials:           golden.credentials,
+				Endpoint:              resources.Endpoint(config, golden.clusterIP),
 				VerticalPodAutoscaler: golden.vpa,
 			}
 			var rendered strings.Builder
@@ -199,19 +203,22 @@ func podTemplate(g *WithT, cache resources.Cache) string {
 	objects, err := cache.Objects()
 	g.Expect(err).NotTo(HaveOccurred())
 	for _, object := range objects {
-		if object.GetName() == "registry-docker-io" {
+		if _, ok := object.(*appsv1.StatefulSet); ok {
 			rendered := render(g, object)
 			return rendered[strings.Index(rendered, "  template:"):strings.Index(rendered, "  volumeClaimTemplates:")]
 		}
 	}
-	g.Expect(objects).To(ContainElement(HaveField("Name", "registry-docker-io")))
+	g.Expect(objects).To(ContainElement(BeAssignableToTypeOf(&appsv1.StatefulSet{})))
 	return ""
 }
 
 // render shows an object as YAML, with the data of Secrets in clear.
 func render(g *WithT, object client.Object) string {
 	object = object.DeepCopyObject().(client.Object)
-	gvk, err := apiutil.GVKForObject(object, kubernetes.ShootScheme)
+	scheme := runtime.NewScheme()
+	g.Expect(kubernetes.AddShootSchemeToScheme(scheme)).To(Succeed())
+	g.Expect(shootv1alpha3.AddToScheme(scheme)).To(Succeed())
+	gvk, err := apiutil.GVKForObject(object, scheme)
 	g.Expect(err).NotTo(HaveOccurred())
 	object.GetObjectKind().SetGroupVersionKind(gvk)
 	if secret, ok := object.(*corev1.Secret); ok {

@@ -6,10 +6,12 @@ package resources
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
 
 	configv1alpha1 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/inventory"
 )
 
 const (
@@ -17,6 +19,7 @@ const (
 	configKey      = "config.yaml"
 	credentialsDir = "/etc/registry-cache-credentials" //nolint:gosec // a path, not a credential
 	tlsDir         = "/etc/registry-cache-tls"
+	reportDir      = "/etc/registry-cache-report"
 	storageDir     = "/var/lib/registry"
 
 	credentialsKeyUsername = "username"
@@ -63,6 +66,8 @@ func (c Cache) configuration() *configv1alpha1.CacheConfiguration {
 		GarbageCollection: configv1alpha1.GarbageCollection{TTL: c.Config.GarbageCollection.TTL},
 	}
 	configv1alpha1.SetObjectDefaults_CacheConfiguration(config)
+	config.Debug.InventoryPort = ptr.To[int32](inventory.Port)
+	config.Report = &configv1alpha1.Report{Namespace: Namespace, Name: c.name(), CredentialsDir: reportDir}
 	if c.Credentials != nil {
 		config.CredentialsDir = credentialsDir
 	}

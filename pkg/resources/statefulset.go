@@ -30,6 +30,7 @@ const (
 	configVolumeName      = "config"
 	credentialsVolumeName = "credentials"
 	tlsVolumeName         = "tls"
+	reportVolumeName      = "report"
 
 	priorityClassName = "system-cluster-critical"
 
@@ -79,6 +80,7 @@ func (c Cache) podTemplate(configSecret *corev1.Secret) corev1.PodTemplateSpec {
 		labelAppName:                                        AppName,
 		v1beta1constants.LabelNetworkPolicyToDNS:            v1beta1constants.LabelNetworkPolicyAllowed,
 		v1beta1constants.LabelNetworkPolicyToPublicNetworks: v1beta1constants.LabelNetworkPolicyAllowed,
+		v1beta1constants.LabelNetworkPolicyShootToAPIServer: v1beta1constants.LabelNetworkPolicyAllowed,
 	})
 	return corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{
@@ -86,7 +88,8 @@ func (c Cache) podTemplate(configSecret *corev1.Secret) corev1.PodTemplateSpec {
 			Annotations: map[string]string{annotationConfigChecksum: checksum(configSecret.Data[configKey])},
 		},
 		Spec: corev1.PodSpec{
-			AutomountServiceAccountToken:  ptr.To(false),
+			ServiceAccountName:            c.name(),
+			AutomountServiceAccountToken:  ptr.To(false), // it is in a volume of its own
 			EnableServiceLinks:            ptr.To(false),
 			PriorityClassName:             priorityClassName,
 			TerminationGracePeriodSeconds: ptr.To[int64](terminationGracePeriodSeconds),
@@ -151,6 +154,7 @@ func (c Cache) volumeMounts() []corev1.VolumeMount {
 	mounts := []corev1.VolumeMount{
 		{Name: cacheVolumeName, MountPath: storageDir},
 		{Name: configVolumeName, MountPath: configDir, ReadOnly: true},
+		{Name: reportVolumeName, MountPath: reportDir, ReadOnly: true},
 	}
 	if c.Credentials != nil {
 		mounts = append(mounts, corev1.VolumeMount{Name: credentialsVolumeName, MountPath: credentialsDir, ReadOnly: true})
@@ -162,7 +166,7 @@ func (c Cache) volumeMounts() []corev1.VolumeMount {
 }
 
 func (c Cache) volumes(configSecretName string) []corev1.Volume {
-	volumes := []corev1.Volume{secretVolume(configVolumeName, configSecretName)}
+	volumes := []corev1.Volume{secretVolume(configVolumeName, configSecretName), reportVolume()}
 	if c.Credentials != nil {
 		volumes = append(volumes, secretVolume(credentialsVolumeName, c.credentialsSecret().Name))
 	}

@@ -38,9 +38,12 @@ var rooms = map[string][]string{
 	"pkg/monitoring":                        {"pkg/apis", "pkg/upstream", "pkg/resources"},
 	"pkg/controller":                        {"pkg/apis", "pkg/upstream", "pkg/resources", "pkg/monitoring", "pkg/imagevector"},
 	"pkg/webhook":                           {"pkg/apis", "pkg/upstream", "pkg/hosts"},
-	"pkg/admission":                         {"pkg/apis", "pkg/upstream"},
+	"pkg/admission/judge":                   {"pkg/apis"},
+	"pkg/admission":                         {"pkg/apis", "pkg/upstream", "pkg/admission/judge"},
 	"pkg/pullthrough":                       {"pkg/apis", "pkg/upstream"},
 	"pkg/cacheserver":                       {"pkg/apis", "pkg/upstream", "pkg/pullthrough"},
+	"pkg/plugin":                            {"pkg/apis", "pkg/upstream", "pkg/admission/judge"},
+	"cmd/kubectl-registry_cache":            {"pkg/plugin"},
 	"cmd/registry-cache":                    {"pkg/apis", "pkg/cacheserver"},
 	"cmd/gardener-extension-registry-cache": {"pkg/apis", "pkg/imagevector", "pkg/controller", "pkg/webhook", "pkg/admission"},
 }

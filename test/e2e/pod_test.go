@@ -52,8 +52,9 @@ var _ = Describe("The pod of a cache", func() {
 		mounts := mountsOf(pid)
 		Expect(mounts["/"]).To(HavePrefix("ro,"), "the root file system is read-only")
 		Expect(mounts).To(HaveKeyWithValue("/var/lib/registry", HavePrefix("rw,")))
+		Expect(mounts).To(HaveKeyWithValue("/etc/registry-cache-report", HavePrefix("ro,")), "the token by which it reports its status")
 		for mount := range mounts {
-			Expect(mount).NotTo(ContainSubstring("serviceaccount"), "no token")
+			Expect(mount).NotTo(ContainSubstring("serviceaccount"), "no other token")
 		}
 		Expect(os.ReadDir(fmt.Sprintf("/proc/%d/root/bin", pid))).Error().To(MatchError(os.ErrNotExist), "no shell")
 		Expect(pod.Spec.Containers[0].Image).To(HaveSuffix(":"+version()), "the image of this version")

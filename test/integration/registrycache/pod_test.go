@@ -18,6 +18,7 @@ import (
 	. "github.com/onsi/gomega"
 	"github.com/onsi/gomega/gexec"
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -107,9 +108,32 @@ func (p *pod) mountVolumes(ctx context.Context) {
 				eventuallyInShoot(ctx, claim, volume.PersistentVolumeClaim.ClaimName)
 			case volume.Secret != nil:
 				mountSecret(ctx, directory, volume.Secret.SecretName)
+			case volume.Projected != nil:
+				p.mountProjected(ctx, directory, volume.Projected)
 			default:
 				Fail("unexpected kind of volume " + volume.Name)
 			}
+		}
+	}
+}
+
+// mountProjected writes what a kubelet does for a pod that is to speak to the API
+// server: a token of its ServiceAccount, and the authorities to trust.
+func (p *pod) mountProjected(ctx context.Context, directory string, projected *corev1.ProjectedVolumeSource) {
+	GinkgoHelper()
+	for _, source := range projected.Sources {
+		switch {
+		case source.ServiceAccountToken != nil:
+			account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: p.object.Namespace, Name: p.object.Spec.ServiceAccountName}}
+			request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: source.ServiceAccountToken.ExpirationSeconds}}
+			Expect(shoot.SubResource("token").Create(ctx, account, request)).To(Succeed())
+			Expect(os.WriteFile(filepath.Join(directory, source.ServiceAccountToken.Path), []byte(request.Status.Token), 0o600)).To(Succeed())
+		case source.ConfigMap != nil:
+			Expect(source.ConfigMap.Name).To(Equal("kube-root-ca.crt"))
+			Expect(source.ConfigMap.Items).To(HaveLen(1))
+			Expect(os.WriteFile(filepath.Join(directory, source.ConfigMap.Items[0].Path), environment.Shoot.CAData, 0o600)).To(Succeed())
+		default:
+			Fail("unexpected source of a projected volume")
 		}
 	}
 }
@@ -169,6 +193,13 @@ func (p *pod) containerize(file string) string {
 	}
 	if tls := config.Server.TLS; tls != nil {
 		paths = append(paths, &tls.CertFile, &tls.KeyFile)
+	}
+	// Loopback addresses are not a pod's own here.
+	config.Debug.InventoryPort = nil
+	if report := config.Report; report != nil {
+		paths = append(paths, &report.CredentialsDir)
+		// A kubelet names it in the environment.
+		report.Server = "https://" + strings.TrimPrefix(environment.Shoot.Host, "https://")
 	}
 	for _, path := range paths {
 		*path = filepath.Join(p.root, *path)

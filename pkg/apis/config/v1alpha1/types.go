@@ -36,9 +36,28 @@ type CacheConfiguration struct {
 	// Debug is the server of metrics and health.
 	// +optional
 	Debug Debug `json:"debug"`
+	// Report says where the cache reports its status. Unset, it reports nowhere.
+	// +optional
+	Report *Report `json:"report,omitempty"`
 	// Log configures the log.
 	// +optional
 	Log Log `json:"log"`
+}
+
+// Report says where a cache reports its status: to the RegistryCache of a Kubernetes
+// API server. The cache works the same if it cannot be reached.
+type Report struct {
+	// Namespace is the namespace of the RegistryCache.
+	Namespace string `json:"namespace"`
+	// Name is the name of the RegistryCache.
+	Name string `json:"name"`
+	// CredentialsDir is the folder of the files `token` and `ca.crt`, which are read
+	// before each report.
+	CredentialsDir string `json:"credentialsDir"`
+	// Server is the https URL of the API server. Unset, it is the one that Kubernetes
+	// names in the environment of pods.
+	// +optional
+	Server string `json:"server,omitempty"`
 }
 
 // Storage says where content is kept.
@@ -89,6 +108,11 @@ type Debug struct {
 	// Address is the host and port to listen on. Defaults to `:5001`.
 	// +optional
 	Address string `json:"address,omitempty"`
+	// InventoryPort is the port, on the loopback address only, of the list of images
+	// that the cache has, from which port forwarding makes it reachable for who has the
+	// right to that. Unset, there is no such list.
+	// +optional
+	InventoryPort *int32 `json:"inventoryPort,omitempty"`
 	// Profiling serves profiles of the process below `/debug/pprof/`. Defaults to
 	// false.
 	// +optional

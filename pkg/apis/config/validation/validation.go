@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -36,7 +37,30 @@ func ValidateCacheConfiguration(config *v1alpha1.CacheConfiguration) field.Error
 		errs = append(errs, validateTLS(tls, field.NewPath("server", "tls"))...)
 	}
 	errs = append(errs, validateAddress(config.Debug.Address, field.NewPath("debug", "address"))...)
+	if port := config.Debug.InventoryPort; port != nil && (*port < 0 || *port > 65535) {
+		errs = append(errs, field.Invalid(field.NewPath("debug", "inventoryPort"), *port, "must be a number from 0 to 65535"))
+	}
+	if report := config.Report; report != nil {
+		errs = append(errs, validateReport(report, field.NewPath("report"))...)
+	}
 	return append(errs, validateLog(&config.Log, field.NewPath("log"))...)
+}
+
+func validateReport(report *v1alpha1.Report, fldPath *field.Path) field.ErrorList {
+	errs := validateAbsolute(report.CredentialsDir, fldPath.Child("credentialsDir"))
+	for _, problem := range validation.IsDNS1123Label(report.Namespace) {
+		errs = append(errs, field.Invalid(fldPath.Child("namespace"), report.Namespace, problem))
+	}
+	for _, problem := range validation.IsDNS1123Subdomain(report.Name) {
+		errs = append(errs, field.Invalid(fldPath.Child("name"), report.Name, problem))
+	}
+	if report.Server != "" {
+		errs = append(errs, upstream.ValidateURL(report.Server, fldPath.Child("server"))...)
+		if len(errs) == 0 && !strings.HasPrefix(report.Server, "https://") {
+			errs = append(errs, field.Invalid(fldPath.Child("server"), report.Server, "must be an https URL: the token must not be read on its way"))
+		}
+	}
+	return errs
 }
 
 func validateGarbageCollection(gc *v1alpha1.GarbageCollection, fldPath *field.Path) field.ErrorList {

@@ -2,7 +2,7 @@
 //
 // SPDX-License-Identifier: Apache-2.0
 
-package admission
+package judge
 
 import (
 	"bytes"
@@ -57,7 +57,7 @@ type judge interface {
 	// judge returns what is wrong with the index-th extension of a Shoot, and
 	// which Secrets are still to be judged. It returns nothing if old, which may be
 	// nil, has the same.
-	judge(shoot, old *gardencorev1beta1.Shoot, index int) (field.ErrorList, []secretUse)
+	judge(shoot, old *gardencorev1beta1.Shoot, index int) (field.ErrorList, []SecretUse)
 }
 
 // rules are what tells one extension type from another. C is its configuration.
@@ -69,10 +69,10 @@ type rules[C any] struct {
 	// validate judges a configuration, which is to replace old unless that is nil.
 	validate           func(config, old *C, fldPath *field.Path) field.ErrorList
 	validateReferences func(*C, []gardencorev1beta1.NamedResourceReference, *field.Path) field.ErrorList
-	secrets            func(*C, *field.Path) []secretUse
+	secrets            func(*C, *field.Path) []SecretUse
 }
 
-func (r rules[C]) judge(shoot, old *gardencorev1beta1.Shoot, index int) (field.ErrorList, []secretUse) {
+func (r rules[C]) judge(shoot, old *gardencorev1beta1.Shoot, index int) (field.ErrorList, []SecretUse) {
 	fldPath := field.NewPath("spec", "extensions").Index(index).Child("providerConfig")
 	raw := providerConfig(&shoot.Spec.Extensions[index])
 	oldExtension := findExtension(old, r.extensionType)
@@ -121,18 +121,18 @@ func (r rules[C]) read(raw []byte, fldPath *field.Path) (*C, field.ErrorList) {
 
 // judgeReferences judges those references of an unchanged configuration that lead
 // elsewhere than before.
-func (r rules[C]) judgeReferences(config *C, shoot, old *gardencorev1beta1.Shoot, fldPath *field.Path) (field.ErrorList, []secretUse) {
+func (r rules[C]) judgeReferences(config *C, shoot, old *gardencorev1beta1.Shoot, fldPath *field.Path) (field.ErrorList, []SecretUse) {
 	if config == nil {
 		return nil, nil
 	}
-	var changed []secretUse
+	var changed []SecretUse
 	paths := sets.New[string]()
 	for _, use := range r.secrets(config, fldPath) {
-		reference := v1beta1helper.GetResourceByName(shoot.Spec.Resources, use.reference)
-		oldReference := v1beta1helper.GetResourceByName(old.Spec.Resources, use.reference)
+		reference := v1beta1helper.GetResourceByName(shoot.Spec.Resources, use.Reference)
+		oldReference := v1beta1helper.GetResourceByName(old.Spec.Resources, use.Reference)
 		if !equality.Semantic.DeepEqual(reference, oldReference) {
 			changed = append(changed, use)
-			paths.Insert(use.fldPath.String())
+			paths.Insert(use.Field.String())
 		}
 	}
 	var problems field.ErrorList

@@ -1,0 +1,221 @@
+// SPDX-FileCopyrightText: SAP SE or an SAP affiliate company and Gardener contributors
+//
+// SPDX-License-Identifier: Apache-2.0
+
+package plugin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"github.com/spf13/cobra"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+)
+
+const (
+	defaultInterval = 5 * time.Second
+	shortestPause   = time.Second
+	// clearScreen moves to the upper left corner and clears what is below.
+	clearScreen = "\x1b[H\x1b[J"
+)
+
+func newTopCommand(flags *genericclioptions.ConfigFlags, streams Streams) *cobra.Command {
+	once, interval := false, defaultInterval
+	cmd := &cobra.Command{
+		Use:   "top",
+		Short: "Show what the caches do right now",
+		Long: `Show what the caches do right now, from the metrics of their pods: requests, the share
+of them that did not need the upstream, bytes to nodes and from the upstream, and blobs
+being fetched, in the time since the last look. It goes on until Ctrl-C.
+
+Needs the rights to list services, statefulsets.apps and pods, and to get pods/proxy, in
+the namespace kube-system.`,
+		Example: `  kubectl registry-cache top
+
+  # One table, of what happens within 30 seconds
+  kubectl registry-cache top --once --interval 30s`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if interval < shortestPause {
+				return fmt.Errorf("interval %s: must be at least %s", interval, shortestPause)
+			}
+			cluster, err := newCluster(flags)
+			if err != nil {
+				return err
+			}
+			return top(cmd.Context(), cluster, once, interval, streams)
+		},
+	}
+	cmd.Flags().BoolVar(&once, "once", false, "show one table, and end")
+	cmd.Flags().DurationVar(&interval, "interval", interval, "the time between two looks")
+	return cmd
+}
+
+// sample is what the metrics of the pods of a cache say, at a time.
+type sample struct {
+	at time.Time
+	// pods are their samples by name; err is why one is missing.
+	pods map[string]counters
+	err  error
+}
+
+// counters are metrics of a pod.
+type counters struct {
+	requests, hits, toNodes, fromUpstream, flights, used, total float64
+}
+
+func top(ctx context.Context, cluster *cluster, once bool, interval time.Duration, streams Streams) error {
+	before, err := look(ctx, cluster)
+	if err != nil {
+		return err
+	}
+	live := terminalWidth(streams.Out) > 0 && !once
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(interval):
+		}
+		caches, err := cluster.caches(ctx)
+		if err != nil {
+			return err
+		}
+		now, err := lookAt(ctx, cluster, caches)
+		if err != nil {
+			return err
+		}
+		if live {
+			if _, err := io.WriteString(streams.Out, clearScreen); err != nil {
+				return err
+			}
+		}
+		if len(caches) == 0 {
+			_, _ = fmt.Fprintln(streams.Err, "No registry caches in this cluster.")
+		} else if err := printTop(streams.Out, caches, before, now); err != nil {
+			return err
+		}
+		if once {
+			return nil
+		}
+		before = now
+	}
+}
+
+// printTop prints what happened between two looks, and which pods did not answer.
+func printTop(out io.Writer, caches []cache, before, now map[string]sample) error {
+	width, style := terminalWidth(out), styleFor(out)
+	if err := printTable(out, width, topHeader, topRows(caches, before, now, style)); err != nil {
+		return err
+	}
+	for _, c := range caches {
+		if err := now[c.name].err; err != nil {
+			if _, err := fmt.Fprintln(out, style.doubtful(truncate(c.upstream+": "+printable(err.Error()), width))); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func look(ctx context.Context, cluster *cluster) (map[string]sample, error) {
+	caches, err := cluster.caches(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return lookAt(ctx, cluster, caches)
+}
+
+// lookAt returns samples of caches by their names. A pod that does not answer is no
+// error, but a right that is missing is.
+func lookAt(ctx context.Context, cluster *cluster, caches []cache) (map[string]sample, error) {
+	samples := make(map[string]sample, len(caches))
+	for _, c := range caches {
+		pods, err := cluster.pods(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		taken := sample{at: time.Now(), pods: make(map[string]counters, len(pods))}
+		for _, p := range pods {
+			raw, err := cluster.ask(ctx, p, "metrics")
+			if apierrors.IsForbidden(err) || ctx.Err() != nil {
+				return nil, errors.Join(err, ctx.Err())
+			}
+			if err == nil {
+				taken.pods[p.name], err = parseCounters(raw)
+			}
+			taken.err = errors.Join(taken.err, err)
+		}
+		samples[c.name] = taken
+	}
+	return samples, nil
+}
+
+func parseCounters(raw []byte) (counters, error) {
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(raw))
+	if err != nil {
+		return counters{}, fmt.Errorf("parse metrics: %w", err)
+	}
+	return counters{
+		requests: total(families["registry_proxy_requests_total"]), hits: total(families["registry_proxy_hits_total"]),
+		toNodes: total(families["registry_proxy_pushed_bytes_total"]), fromUpstream: total(families["registry_proxy_pulled_bytes_total"]),
+		flights: total(families["registry_cache_flights"]),
+		used:    total(families["registry_cache_volume_used_bytes"]), total: total(families["registry_cache_volume_bytes"]),
+	}, nil
+}
+
+// total returns the sum of the series of a metric; a metric that is missing has none.
+func total(family *dto.MetricFamily) (sum float64) {
+	for _, metric := range family.GetMetric() {
+		sum += metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
+	}
+	return sum
+}
+
+var topHeader = []string{"UPSTREAM", "PODS", "REQUESTS/S", "HITS", "TO NODES", "FROM UPSTREAM", "FETCHING", "USED"}
+
+func topRows(caches []cache, before, now map[string]sample, style style) [][]cell {
+	rows := make([][]cell, 0, len(caches))
+	for _, c := range caches {
+		row := []cell{{text: c.upstream}, podsCell(c, style)}
+		sample := now[c.name]
+		if len(sample.pods) == 0 {
+			for range topHeader[2:] {
+				row = append(row, cell{text: "-"})
+			}
+			rows = append(rows, row)
+			continue
+		}
+		var done, state counters
+		for name, counted := range sample.pods {
+			state.flights += counted.flights
+			state.used += counted.used
+			state.total += counted.total
+			// A pod that was not there, or that began anew, tells the next time.
+			if last, ok := before[c.name].pods[name]; ok && counted.requests >= last.requests {
+				done.requests += counted.requests - last.requests
+				done.hits += counted.hits - last.hits
+				done.toNodes += counted.toNodes - last.toNodes
+				done.fromUpstream += counted.fromUpstream - last.fromUpstream
+			}
+		}
+		seconds := max(sample.at.Sub(before[c.name].at).Seconds(), 1e-3)
+		hits := "-"
+		if done.requests > 0 {
+			hits = fmt.Sprintf("%.0f%%", 100*done.hits/done.requests)
+		}
+		rows = append(rows, append(row,
+			cell{text: fmt.Sprintf("%.1f", done.requests/seconds)}, cell{text: hits},
+			cell{text: formatBytes(int64(done.toNodes/seconds)) + "/s"}, cell{text: formatBytes(int64(done.fromUpstream/seconds)) + "/s"},
+			cell{text: fmt.Sprintf("%.0f", state.flights)}, usedCell(int64(state.used), int64(state.total), style)))
+	}
+	return rows
+}
