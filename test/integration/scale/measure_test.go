@@ -11,18 +11,21 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"golang.org/x/sync/errgroup"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
 	resourcemanagerconfigv1alpha1 "github.com/gardener/gardener/pkg/apis/config/resourcemanager/v1alpha1"
 	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
 	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
@@ -47,8 +50,8 @@ const (
 type figures struct {
 	count int
 	// first is the reconcile that creates all, again one that has nothing to do, idle
-	// the time in which nobody asks for anything.
-	first, again, idle phase
+	// the time in which nobody asks for anything, checked the same with health checks.
+	first, again, idle, checked phase
 	// ready is what the process holds once its caches are filled, before there are
 	// Extensions; settled what it holds in the end.
 	ready, settled memory
@@ -67,6 +70,7 @@ type seedWithShoots struct {
 	environment *control.Environment
 	client      client.Client
 	extension   *process.Process
+	kubeconfig  []byte
 	shoots      []string
 	// requests of the extension.
 	seedRequests, shootRequests counter
@@ -90,6 +94,7 @@ func measure(ctx context.Context, count int) figures {
 		s.awaitAll(ctx, begin)
 	})
 	s.awaitManagedResources(ctx)
+	s.createClaims(ctx)
 
 	By("reconciling all again")
 	f.again = s.observe(func(begin time.Time) {
@@ -102,6 +107,13 @@ func measure(ctx context.Context, count int) figures {
 	sleep(ctx, idleTime()/2)
 	f.idle = s.observe(func(time.Time) { sleep(ctx, idleTime()) })
 	f.settled = residentMemory(s.extension.PID())
+
+	By("checking the health of all")
+	Expect(s.extension.Stop()).To(Succeed())
+	s.startExtension(ctx)
+	s.awaitConditions(ctx)
+	// Each Shoot is checked every 30 s.
+	f.checked = s.observe(func(time.Time) { sleep(ctx, max(idleTime(), 35*time.Second)) })
 	return f
 }
 
@@ -147,7 +159,10 @@ func newSeed(ctx context.Context, count int) *seedWithShoots {
 		return gardener.NewNamespace(ctx, s.client, namespace, kubeconfigOf(shoot, shootProxy.Kubeconfig))
 	})
 	Expect(s.client.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: extensionNamespace}})).To(Succeed())
-	s.startExtension(ctx, seedProxy.Kubeconfig)
+	s.kubeconfig = seedProxy.Kubeconfig
+	// Health checks ask each Shoot every 30 s whether anybody changes anything or not,
+	// which would hide what reconciles do.
+	s.startExtension(ctx, "--disable-controllers=healthcheck")
 	return s
 }
 
@@ -177,20 +192,18 @@ func shootResource(name string) *gardencorev1beta1.Shoot {
 
 func namespaceOf(shoot string) string { return "shoot--scale--" + shoot }
 
-func (s *seedWithShoots) startExtension(ctx context.Context, kubeconfig []byte) {
+func (s *seedWithShoots) startExtension(ctx context.Context, arguments ...string) {
 	GinkgoHelper()
 	directory := GinkgoT().TempDir()
 	path := filepath.Join(directory, "kubeconfig")
-	Expect(os.WriteFile(path, kubeconfig, 0o600)).To(Succeed())
+	Expect(os.WriteFile(path, s.kubeconfig, 0o600)).To(Succeed())
 	ports, err := process.FreePorts(2)
 	Expect(err).NotTo(HaveOccurred())
 	healthAddress := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1]))
 	s.extension, err = process.New(process.Options{
 		Name: "extension", Binary: extensionBinary, LogDir: directory, ReadyURL: "http://" + healthAddress + "/readyz",
-		// Health checks ask each Shoot every 30 s whether anybody changes anything or not,
-		// which would hide what reconciles do.
 		Args: append(gardener.ControllerArguments(path, extensionNamespace, "127.0.0.1", ports[0], filepath.Join(directory, "webhook"), healthAddress),
-			"--disable-controllers=healthcheck"),
+			arguments...),
 	})
 	Expect(err).NotTo(HaveOccurred())
 	Expect(s.extension.Start(ctx)).To(Succeed())
@@ -284,4 +297,37 @@ func (s *seedWithShoots) awaitManagedResources(ctx context.Context) {
 			g.Expect(health.CheckManagedResourceApplied(&list.Items[i])).To(Succeed())
 		}
 	}).WithContext(ctx).WithTimeout(time.Hour).WithPolling(2 * time.Second).Should(Succeed())
+}
+
+// awaitConditions waits until the health of all was checked.
+func (s *seedWithShoots) awaitConditions(ctx context.Context) {
+	GinkgoHelper()
+	Eventually(func(g Gomega) {
+		extensions := &extensionsv1alpha1.ExtensionList{}
+		g.Expect(s.client.List(ctx, extensions)).To(Succeed())
+		unchecked := slices.DeleteFunc(extensions.Items, func(extension extensionsv1alpha1.Extension) bool {
+			return v1beta1helper.GetCondition(extension.Status.Conditions, gardencorev1beta1.ShootSystemComponentsHealthy) != nil
+		})
+		g.Expect(unchecked).To(BeEmpty())
+	}).WithContext(ctx).WithTimeout(10 * time.Minute).WithPolling(time.Second).Should(Succeed())
+}
+
+// createClaims does what StatefulSets' controller does: the extension looks for claims
+// of StatefulSets that have none.
+func (s *seedWithShoots) createClaims(ctx context.Context) {
+	GinkgoHelper()
+	shoot, err := client.New(s.environment.Shoot, client.Options{Scheme: kubernetes.ShootScheme})
+	Expect(err).NotTo(HaveOccurred())
+	statefulSets := &appsv1.StatefulSetList{}
+	Expect(shoot.List(ctx, statefulSets)).To(Succeed())
+	Expect(statefulSets.Items).To(HaveLen(cachesPerShoot * len(s.shoots)))
+	for _, statefulSet := range statefulSets.Items {
+		template := statefulSet.Spec.VolumeClaimTemplates[0]
+		Expect(shoot.Create(ctx, &corev1.PersistentVolumeClaim{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: statefulSet.Namespace, Name: template.Name + "-" + statefulSet.Name + "-0", Labels: statefulSet.Spec.Selector.MatchLabels,
+			},
+			Spec: template.Spec,
+		})).To(Succeed())
+	}
 }

@@ -12,7 +12,9 @@ package scale_test
 
 import (
 	"cmp"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -70,6 +72,10 @@ var _ = Describe("Many Shoots", func() {
 			Expect(f.idle.seed).NotTo(BeEmpty(), "%d Extensions, idle", f.count)
 			Expect(f.idle.seed.forExtensions()).To(BeEmpty(), "%d Extensions, idle", f.count)
 			Expect(f.idle.shoot).To(BeEmpty(), "%d Extensions, idle", f.count)
+			// Gardener's library updates the status with each check, with what is there already.
+			Expect(f.checked.shoot).To(And(HaveKey("list statefulsets"), HaveKey("list pods")), "%d Extensions, checked", f.count)
+			Expect(slices.Collect(maps.Keys(writes(f.checked.seed)))).To(Equal([]string{"update extensions/status"}), "%d Extensions, checked", f.count)
+			Expect(writes(f.checked.shoot)).To(BeEmpty(), "%d Extensions, checked", f.count)
 			// A half of what is used now would be too exact, ten times as much is a mistake.
 			Expect(f.each(f.again.cpu)).To(BeNumerically("<", 10*max(all[0].each(all[0].again.cpu), 0.05)), "%d Extensions, reconciled again", f.count)
 		}

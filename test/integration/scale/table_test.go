@@ -39,15 +39,20 @@ func render(all []figures) string {
 	t.numbers("memory in the end, MiB", "%.0f", func(f figures) float64 { return f.settled.mebibytes() })
 	t.numbers("idle: CPU in a minute, s", "%.2f", func(f figures) float64 { return f.idle.cpu.Seconds() / f.idle.took.Minutes() })
 	t.numbers("idle: requests in a minute, all for Leases", "%.0f", func(f figures) float64 { return float64(f.idle.seed.total()) / f.idle.took.Minutes() })
+	t.numbers("idle with health checks: CPU in a minute, s", "%.2f", func(f figures) float64 { return f.checked.cpu.Seconds() / f.checked.took.Minutes() })
+	t.numbers("most memory meanwhile, MiB", "%.0f", func(f figures) float64 { return f.checked.peak.mebibytes() })
 
 	t.line("\n## Requests for each Extension\n\n%s\n%s", header, rule)
 	t.requests("first, Seed", func(f figures) requests { return f.first.seed })
 	t.requests("first, Shoot", func(f figures) requests { return f.first.shoot })
 	t.requests("again, Seed", func(f figures) requests { return f.again.seed })
 	t.requests("again, Shoot", func(f figures) requests { return f.again.shoot })
+	t.requests("a minute of health checks, Seed", func(f figures) requests { return f.checked.seed.forExtensions() })
+	t.requests("a minute of health checks, Shoot", func(f figures) requests { return f.checked.shoot })
 	t.line("\nAgain, the three writes are those of Gardener's reconciler: it takes off the annotation that asks for a reconcile, and\n" +
 		"notes its begin and its end. The controller's own are 0. The first time, the number of reads depends on how long\n" +
-		"gardener-resource-manager takes, which it waits for.")
+		"gardener-resource-manager takes, which it waits for. With each health check Gardener's library updates the Extension's\n" +
+		"status, also with what is there already, which the API server does not store again.")
 	return t.text.String()
 }
 
