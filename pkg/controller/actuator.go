@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	extensionscontroller "github.com/gardener/gardener/extensions/pkg/controller"
 	"github.com/gardener/gardener/extensions/pkg/controller/extension"
 	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
@@ -28,6 +29,9 @@ const managedResourceTimeout = 2 * time.Minute
 // hibernatedTimeout is how long a deletion waits where that is most likely in vain:
 // gardener-resource-manager of a hibernated Shoot does not run.
 const hibernatedTimeout = 10 * time.Second
+
+// reportsTimeout is how long a deletion waits for what only shows the caches.
+const reportsTimeout = 20 * time.Second
 
 // operationTimeout is how long any operation takes at most. It ends before that which
 // controller-runtime sets, reconciliationTimeout: after it there is no time left to
@@ -97,7 +101,7 @@ func (a *cacheActuator) Reconcile(ctx context.Context, log logr.Logger, ex *exte
 	if err := volumes.growClaims(ctx, log); err != nil {
 		return err
 	}
-	if err := a.deployCaches(ctx, ex.Namespace, inputs, services.addresses, certificates); err != nil {
+	if err := a.deployCaches(ctx, log, ex.Namespace, inputs, services.addresses, certificates); err != nil {
 		return err
 	}
 	if err := a.replaceSmall(ctx, log, ex.Namespace, volumes); err != nil {
@@ -130,6 +134,7 @@ func (a *cacheActuator) Delete(ctx context.Context, log logr.Logger, ex *extensi
 		}
 		return a.deleteCertificates(ctx, log, ex.Namespace)
 	}
+	a.deleteReports(ctx, log, ex.Namespace)
 	if err := a.deleteManagedResource(ctx, ex.Namespace, cachesManagedResource, managedResourceTimeout); err != nil {
 		return err
 	}
@@ -168,7 +173,7 @@ func (a *cacheActuator) ForceDelete(ctx context.Context, log logr.Logger, ex *ex
 	if err := a.deleteMonitoring(ctx, ex.Namespace); err != nil {
 		return err
 	}
-	for _, name := range []string{cachesManagedResource, servicesManagedResource} {
+	for _, name := range managedResourceNames {
 		if err := a.requestManagedResourceDeletion(ctx, ex.Namespace, name); err != nil {
 			return err
 		}
@@ -185,7 +190,7 @@ func (a *cacheActuator) Migrate(ctx context.Context, _ logr.Logger, ex *extensio
 	if err := a.deleteMonitoring(ctx, ex.Namespace); err != nil {
 		return err
 	}
-	for _, name := range []string{cachesManagedResource, servicesManagedResource} {
+	for _, name := range managedResourceNames {
 		if err := a.keepObjects(ctx, ex.Namespace, name); err != nil {
 			return err
 		}
@@ -197,8 +202,14 @@ func (a *cacheActuator) Migrate(ctx context.Context, _ logr.Logger, ex *extensio
 // still, and the certificate authority came with the Shoot's state. If the Shoot is
 // hibernated that waits until it wakes up.
 func (a *cacheActuator) Restore(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension) error {
-	if err := a.rememberRestoration(ctx, ex); err != nil {
-		return err
+	cluster, err := extensionscontroller.GetCluster(ctx, a.client, ex.Namespace)
+	if err != nil {
+		return fmt.Errorf("read Cluster %s: %w", ex.Namespace, err)
+	}
+	if cluster.Shoot == nil || !v1beta1helper.IsWorkerless(cluster.Shoot) {
+		if err := a.rememberRestoration(ctx, ex); err != nil {
+			return err
+		}
 	}
 	return a.Reconcile(ctx, log, ex)
 }

@@ -13,6 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	vpaautoscalingv1 "k8s.io/autoscaler/vertical-pod-autoscaler/pkg/apis/autoscaling.k8s.io/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -20,6 +21,7 @@ import (
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
+	shootv1alpha3 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/shoot/v1alpha3"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/resources"
 )
 
@@ -45,30 +47,39 @@ func isOnlyRestored(ex *extensionsv1alpha1.Extension) bool {
 	return err == nil && len(status.Caches) == 0
 }
 
-// deleteForgotten deletes what is in the Shoot of a restored Extension but not configured.
+// deleteForgotten deletes what is in the Shoot of a restored Extension but not
+// configured, except Services: those are known by where they came from.
 func (v *volumes) deleteForgotten(ctx context.Context, log logr.Logger, ex *extensionsv1alpha1.Extension, configured []v1alpha3.RegistryCache) error {
 	if !v.others || !isOnlyRestored(ex) {
 		return nil
 	}
-	return deleteOthers(ctx, log, v.shoot, configured)
+	log.Info("Deleting caches that were removed since the control plane left another Seed")
+	return deleteOthers(ctx, v.shoot, configured, objectsOfCaches()...)
 }
 
-// deleteOthers deletes all caches from the Shoot but the given ones.
-func deleteOthers(ctx context.Context, log logr.Logger, shoot client.Client, configured []v1alpha3.RegistryCache) error {
+// objectsOfCaches are the kinds of objects that caches have. Claims come last:
+// StatefulSets would make them anew, and as long as there are some it is known that
+// something is left.
+func objectsOfCaches() []client.Object {
+	registryCache := &metav1.PartialObjectMetadata{}
+	registryCache.SetGroupVersionKind(shootv1alpha3.SchemeGroupVersion.WithKind(shootv1alpha3.Kind))
+	return []client.Object{
+		&appsv1.StatefulSet{}, &vpaautoscalingv1.VerticalPodAutoscaler{}, &policyv1.PodDisruptionBudget{}, &corev1.Secret{},
+		registryCache, &rbacv1.RoleBinding{}, &rbacv1.Role{}, &corev1.ServiceAccount{}, &corev1.PersistentVolumeClaim{},
+	}
+}
+
+// deleteOthers deletes the objects, of the kinds of the given ones, of all caches but
+// the configured ones from the Shoot.
+func deleteOthers(ctx context.Context, shoot client.Client, configured []v1alpha3.RegistryCache, kinds ...client.Object) error {
 	others, err := resources.OthersSelector(configured)
 	if err != nil {
 		return err
 	}
-	log.Info("Deleting caches that were removed since the control plane left another Seed")
-	// Claims come last: StatefulSets would make them anew, and as long as there are some
-	// it is known that something is left.
-	for _, object := range []client.Object{
-		&appsv1.StatefulSet{}, &vpaautoscalingv1.VerticalPodAutoscaler{}, &policyv1.PodDisruptionBudget{},
-		&corev1.Secret{}, &corev1.Service{}, &corev1.PersistentVolumeClaim{},
-	} {
+	for _, object := range kinds {
 		err := shoot.DeleteAllOf(ctx, object, client.InNamespace(resources.Namespace), client.MatchingLabelsSelector{Selector: others},
 			client.PropagationPolicy(metav1.DeletePropagationBackground))
-		// A Shoot need not know of VerticalPodAutoscalers.
+		// A Shoot need not know of VerticalPodAutoscalers, nor of RegistryCaches.
 		if client.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("delete the Shoot's objects of kind %s of caches that were removed: %w", kindOf(object), err)
 		}
@@ -87,7 +98,23 @@ func (a *cacheActuator) deleteNotDeployed(ctx context.Context, log logr.Logger, 
 		return err
 	}
 	defer release()
-	if err := errors.Join(deleteOthers(ctx, log, shoot, nil), client.IgnoreNotFound(shoot.Delete(ctx, resources.NetworkPolicy()))); err != nil {
+	log.Info("Deleting caches that were not deployed since the control plane came to this Seed")
+	refusing := a.clock.Now()
+	definition, err := resources.CustomResourceDefinition()
+	if err != nil {
+		return err
+	}
+	err = deleteOthers(ctx, shoot, nil, objectsOfCaches()...)
+	for _, object := range []client.Object{resources.NetworkPolicy(), definition} {
+		err = errors.Join(err, client.IgnoreNotFound(shoot.Delete(ctx, object)))
+	}
+	if err == nil {
+		err = a.awaitNodes(ctx, log, shoot, refusing)
+	}
+	if err == nil {
+		err = deleteOthers(ctx, shoot, nil, &corev1.Service{})
+	}
+	if err != nil {
 		return fmt.Errorf("the caches were not deployed since the control plane came to this Seed, and are deleted when the Shoot's API server answers: %w", err)
 	}
 	return nil

@@ -20,6 +20,8 @@ import (
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/go-logr/logr"
+
 	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
 	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
 	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
@@ -34,22 +36,22 @@ import (
 const (
 	servicesManagedResource = "extension-registry-cache-services"
 	cachesManagedResource   = "extension-registry-cache"
+	// reportsManagedResource has the RegistryCaches. They only show something: nothing
+	// waits for them, and what keeps them from the Shoot keeps nothing else from it.
+	reportsManagedResource = "extension-registry-cache-reports"
 
 	// origin tells the ManagedResources of this extension from others'.
 	origin = "registry-cache"
 )
 
+// managedResourceNames are all, in the order in which they go.
+var managedResourceNames = []string{reportsManagedResource, cachesManagedResource, servicesManagedResource}
+
 // deployServices deploys the Services of the caches and waits until they are in
 // the Shoot: the certificates and the nodes need their addresses. Those that are
 // leaving stay, and refuse connections from then on.
 func (a *cacheActuator) deployServices(ctx context.Context, namespace string, in *inputs, leaving []corev1.Service) error {
-	// The definition goes with them: it has to be there before the RegistryCaches, and
-	// after they are gone.
-	definition, err := resources.CustomResourceDefinition()
-	if err != nil {
-		return err
-	}
-	objects := []client.Object{definition}
+	var objects []client.Object
 	for _, cache := range in.caches {
 		objects = append(objects, resources.Service(cache, in.kubernetesVersion))
 	}
@@ -88,24 +90,49 @@ func (a *cacheActuator) unhealthy(ctx context.Context, namespace, name string) e
 	return err
 }
 
-// deployCaches deploys everything of the caches but their Services.
-func (a *cacheActuator) deployCaches(ctx context.Context, namespace string, in *inputs, addresses map[string]net.IP, certs *certificates) error {
+// deployCaches deploys everything of the caches but their Services, and what they report
+// their status to.
+func (a *cacheActuator) deployCaches(ctx context.Context, log logr.Logger, namespace string, in *inputs, addresses map[string]net.IP, certs *certificates) error {
 	objects := []client.Object{resources.NetworkPolicy()}
-	for _, cache := range in.caches {
-		cacheObjects, err := resources.Cache{
-			Config:                cache,
+	var reports []client.Object
+	for _, config := range in.caches {
+		cache := resources.Cache{
+			Config:                config,
 			Image:                 in.image,
-			Credentials:           in.credentials[cache.Upstream],
-			Certificate:           certs.servers[cache.Upstream],
-			Endpoint:              resources.Endpoint(cache, addresses[cache.Upstream].String()),
+			Credentials:           in.credentials[config.Upstream],
+			Certificate:           certs.servers[config.Upstream],
+			Endpoint:              resources.Endpoint(config, addresses[config.Upstream].String()),
 			VerticalPodAutoscaler: in.verticalPodAutoscaler,
-		}.Objects()
+		}
+		cacheObjects, err := cache.Objects()
 		if err != nil {
 			return err
 		}
-		objects = append(objects, cacheObjects...)
+		objects, reports = append(objects, cacheObjects...), append(reports, cache.ReportObjects()...)
 	}
-	return a.deployManagedResource(ctx, namespace, cachesManagedResource, objects)
+	if err := a.deployManagedResource(ctx, namespace, cachesManagedResource, objects); err != nil {
+		return err
+	}
+	if err := a.deployReports(ctx, namespace, reports); err != nil {
+		log.Error(err, "Cannot show the caches in the Shoot")
+	}
+	return nil
+}
+
+func (a *cacheActuator) deployReports(ctx context.Context, namespace string, reports []client.Object) error {
+	definition, err := resources.CustomResourceDefinition()
+	if err != nil {
+		return err
+	}
+	return a.deployManagedResource(ctx, namespace, reportsManagedResource, append([]client.Object{definition}, reports...))
+}
+
+// deleteReports deletes what the caches report to, and waits for that no longer than it
+// usually takes: whoever holds it up holds up nothing else.
+func (a *cacheActuator) deleteReports(ctx context.Context, log logr.Logger, namespace string) {
+	if err := a.deleteManagedResource(ctx, namespace, reportsManagedResource, reportsTimeout); err != nil {
+		log.Error(err, "RegistryCaches are in the Shoot still")
+	}
 }
 
 // objectScheme knows the kinds of the objects that are deployed.
@@ -164,7 +191,7 @@ func (a *cacheActuator) keepObjects(ctx context.Context, namespace, name string)
 // deleteManagedResources deletes the ManagedResources and waits for each until it is
 // gone, timeout at most. It is for when nobody asks the caches, or their objects stay.
 func (a *cacheActuator) deleteManagedResources(ctx context.Context, namespace string, timeout time.Duration) error {
-	for _, name := range []string{cachesManagedResource, servicesManagedResource} {
+	for _, name := range managedResourceNames {
 		if err := a.deleteManagedResource(ctx, namespace, name, timeout); err != nil {
 			return err
 		}

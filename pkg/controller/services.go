@@ -17,7 +17,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
@@ -32,6 +34,7 @@ import (
 	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
 	"github.com/gardener/gardener/pkg/client/kubernetes"
 
+	shootv1alpha3 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/shoot/v1alpha3"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/resources"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/upstream"
 )
@@ -44,6 +47,10 @@ const shootRequestTimeout = 30 * time.Second
 // whose address refuses connections: 11 s in the node's unit (docs/operations/nodes.md),
 // and some for kube-proxy to hear of it.
 const nodesWithdrawWithin = 15 * time.Second
+
+// removalTime is what the removal of a Service takes at most in a Shoot that is well. If
+// less is left of a reconcile, the Service stays, and refuses, until the next one.
+const removalTime = 30 * time.Second
 
 // ShootClientFunc returns a client of the Shoot whose control plane runs in the
 // given namespace of the Seed, and a function to be called when it has served.
@@ -70,20 +77,26 @@ func ShootClient(ctx context.Context, seed client.Client, namespace string) (cli
 
 // shootMapper spares each reconcile the question what a Shoot's API server serves.
 func shootMapper() meta.RESTMapper {
-	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{
-		corev1.SchemeGroupVersion, appsv1.SchemeGroupVersion, storagev1.SchemeGroupVersion,
-		networkingv1.SchemeGroupVersion, policyv1.SchemeGroupVersion, vpaautoscalingv1.SchemeGroupVersion,
-	})
-	mapper.Add(corev1.SchemeGroupVersion.WithKind("Node"), meta.RESTScopeRoot)
-	mapper.Add(corev1.SchemeGroupVersion.WithKind("Service"), meta.RESTScopeNamespace)
-	mapper.Add(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"), meta.RESTScopeNamespace)
-	mapper.Add(corev1.SchemeGroupVersion.WithKind("Pod"), meta.RESTScopeNamespace)
-	mapper.Add(corev1.SchemeGroupVersion.WithKind("Secret"), meta.RESTScopeNamespace)
-	mapper.Add(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"), meta.RESTScopeNamespace)
-	mapper.Add(policyv1.SchemeGroupVersion.WithKind("PodDisruptionBudget"), meta.RESTScopeNamespace)
-	mapper.Add(vpaautoscalingv1.SchemeGroupVersion.WithKind("VerticalPodAutoscaler"), meta.RESTScopeNamespace)
-	mapper.Add(appsv1.SchemeGroupVersion.WithKind("StatefulSet"), meta.RESTScopeNamespace)
-	mapper.Add(storagev1.SchemeGroupVersion.WithKind("StorageClass"), meta.RESTScopeRoot)
+	mapper := meta.NewDefaultRESTMapper(nil)
+	for kind, scope := range map[schema.GroupVersionKind]meta.RESTScope{
+		corev1.SchemeGroupVersion.WithKind("Node"):                              meta.RESTScopeRoot,
+		corev1.SchemeGroupVersion.WithKind("Service"):                           meta.RESTScopeNamespace,
+		corev1.SchemeGroupVersion.WithKind("ServiceAccount"):                    meta.RESTScopeNamespace,
+		corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"):             meta.RESTScopeNamespace,
+		corev1.SchemeGroupVersion.WithKind("Pod"):                               meta.RESTScopeNamespace,
+		corev1.SchemeGroupVersion.WithKind("Secret"):                            meta.RESTScopeNamespace,
+		appsv1.SchemeGroupVersion.WithKind("StatefulSet"):                       meta.RESTScopeNamespace,
+		rbacv1.SchemeGroupVersion.WithKind("Role"):                              meta.RESTScopeNamespace,
+		rbacv1.SchemeGroupVersion.WithKind("RoleBinding"):                       meta.RESTScopeNamespace,
+		networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"):               meta.RESTScopeNamespace,
+		policyv1.SchemeGroupVersion.WithKind("PodDisruptionBudget"):             meta.RESTScopeNamespace,
+		storagev1.SchemeGroupVersion.WithKind("StorageClass"):                   meta.RESTScopeRoot,
+		vpaautoscalingv1.SchemeGroupVersion.WithKind("VerticalPodAutoscaler"):   meta.RESTScopeNamespace,
+		shootv1alpha3.SchemeGroupVersion.WithKind(shootv1alpha3.Kind):           meta.RESTScopeNamespace,
+		apiextensionsv1.SchemeGroupVersion.WithKind("CustomResourceDefinition"): meta.RESTScopeRoot,
+	} {
+		mapper.Add(kind, scope)
+	}
 	return mapper
 }
 
@@ -96,26 +109,22 @@ func readServices(ctx context.Context, shoot client.Reader) ([]corev1.Service, e
 	return services.Items, nil
 }
 
-// readLeavingServices returns those Services of the caches of a Shoot that are not
+// leavingServices returns those Services of the caches of a Shoot that are not
 // configured any more. Nodes may ask them still.
 //
 // They are known by the ManagedResource that they came with: whoever else has put our
 // label on a Service has not given it to us.
-func readLeavingServices(ctx context.Context, shoot client.Reader, namespace string, in *inputs) ([]corev1.Service, error) {
-	services, err := readServices(ctx, shoot)
-	if err != nil {
-		return nil, err
-	}
+func leavingServices(services []corev1.Service, namespace string, in *inputs) []corev1.Service {
 	configured := sets.New[string]()
 	for _, cache := range in.caches {
 		configured.Insert(upstream.ServiceName(cache.Upstream, cache.ServiceNameSuffix))
 	}
 	ours := namespace + "/" + servicesManagedResource
-	return slices.DeleteFunc(services, func(service corev1.Service) bool {
+	return slices.DeleteFunc(slices.Clone(services), func(service corev1.Service) bool {
 		origin := service.Annotations[resourcesv1alpha1.OriginAnnotation]
 		// Before a colon is the Seed, if it has an identity: another one after a migration.
 		return configured.Has(service.Name) || origin != ours && !strings.HasSuffix(origin, ":"+ours)
-	}), nil
+	})
 }
 
 // services are the Services of a Shoot's caches as they are deployed.
@@ -130,20 +139,31 @@ type services struct {
 // deployAddresses deploys the Services, and has those that are not configured any more
 // refuse connections.
 func (a *cacheActuator) deployAddresses(ctx context.Context, log logr.Logger, namespace string, shoot client.Reader, in *inputs) (*services, error) {
-	leaving, err := readLeavingServices(ctx, shoot, namespace, in)
+	before, err := readServices(ctx, shoot)
 	if err != nil {
 		return nil, err
 	}
+	leaving := leavingServices(before, namespace, in)
 	if err := a.deployServices(ctx, namespace, in, leaving); err != nil {
 		return nil, err
 	}
 	refusing := a.clock.Now()
-	addresses, err := readServiceAddresses(ctx, shoot, in)
-	if err != nil {
-		return nil, err
+	addresses, err := serviceAddresses(before, in)
+	if err != nil { // as long as Services are new
+		after, err := readServices(ctx, shoot)
+		if err != nil {
+			return nil, err
+		}
+		if addresses, err = serviceAddresses(after, in); err != nil {
+			return nil, err
+		}
 	}
 	return &services{addresses: addresses, removeLeaving: func(ctx context.Context) error {
 		if len(leaving) == 0 {
+			return nil
+		}
+		if end, limited := ctx.Deadline(); limited && end.Sub(refusing) < nodesWithdrawWithin+removalTime {
+			log.Info("Services of caches that are gone remain until the next reconciliation, for the Shoot's API server is slow")
 			return nil
 		}
 		if err := a.awaitNodes(ctx, log, shoot, refusing); err != nil {
@@ -177,13 +197,8 @@ func (a *cacheActuator) awaitWithdrawal(ctx context.Context, log logr.Logger, si
 	}
 }
 
-// readServiceAddresses returns the cluster IPs of the caches' Services by
-// upstream.
-func readServiceAddresses(ctx context.Context, shoot client.Reader, in *inputs) (map[string]net.IP, error) {
-	services, err := readServices(ctx, shoot)
-	if err != nil {
-		return nil, err
-	}
+// serviceAddresses returns the cluster IPs of the caches' Services by upstream.
+func serviceAddresses(services []corev1.Service, in *inputs) (map[string]net.IP, error) {
 	clusterIPs := make(map[string]string, len(services))
 	for _, service := range services {
 		clusterIPs[service.Name] = service.Spec.ClusterIP

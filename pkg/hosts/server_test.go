@@ -112,8 +112,12 @@ func (s *server) status(code int) {
 // start listens at the address, which is the server's also while it is stopped.
 func (s *server) start(t testing.TB) {
 	t.Helper()
-	listener, err := net.Listen("tcp", s.address)
-	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	var listener net.Listener
+	// For a moment the port may be that of somebody's connection.
+	NewWithT(t).Eventually(func() (err error) {
+		listener, err = net.Listen("tcp", s.address)
+		return err
+	}).WithTimeout(20 * time.Second).Should(Succeed())
 	if s.certificate.Load() != nil {
 		listener = tls.NewListener(listener, &tls.Config{
 			MinVersion:     tls.VersionTLS12,
@@ -181,7 +185,8 @@ func bind(t testing.TB, address string) (socket int, bound string) {
 	g.Expect(err).NotTo(HaveOccurred())
 	// Whoever asks for it has to set this too, as net.Listen does.
 	g.Expect(syscall.SetsockoptInt(socket, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1)).To(Succeed())
-	g.Expect(syscall.Bind(socket, name)).To(Succeed())
+	// For a moment the port may be that of somebody's connection.
+	g.Eventually(func() error { return syscall.Bind(socket, name) }).WithTimeout(20 * time.Second).Should(Succeed())
 	name, err = syscall.Getsockname(socket)
 	g.Expect(err).NotTo(HaveOccurred())
 	port := 0

@@ -73,8 +73,8 @@ type Certificate struct {
 	Certificate, Key []byte
 }
 
-// Objects returns the objects of a cache, except its Service, in the order in
-// which they are named in this package's files. It returns an error if the
+// Objects returns the objects of a cache, except its Service and ReportObjects, in the
+// order in which they are named in this package's files. It returns an error if the
 // cache's configuration file cannot be written.
 func (c Cache) Objects() ([]client.Object, error) {
 	configSecret, err := c.configSecret()
@@ -89,7 +89,7 @@ func (c Cache) Objects() ([]client.Object, error) {
 		objects = append(objects, c.tlsSecret())
 	}
 	objects = append(objects, c.statefulSet(configSecret))
-	objects = append(objects, c.registryCache(), c.serviceAccount(), c.role(), c.roleBinding())
+	objects = append(objects, c.serviceAccount())
 	if c.VerticalPodAutoscaler {
 		objects = append(objects, c.verticalPodAutoscaler())
 	}
@@ -97,6 +97,12 @@ func (c Cache) Objects() ([]client.Object, error) {
 		objects = append(objects, c.podDisruptionBudget())
 	}
 	return objects, nil
+}
+
+// ReportObjects returns what a cache reports its status to, and its right to do so. The
+// cache serves without them.
+func (c Cache) ReportObjects() []client.Object {
+	return []client.Object{c.registryCache(), c.role(), c.roleBinding()}
 }
 
 func (c Cache) name() string {
@@ -130,13 +136,18 @@ func ListOptions() []client.ListOption {
 	return []client.ListOption{client.InNamespace(Namespace), client.HasLabels{labelUpstreamHost}}
 }
 
-// OthersSelector selects the objects in the Shoot of all caches but the given ones.
+// OthersSelector selects the objects in the Shoot of all caches but the given ones. All
+// of them have both labels.
 func OthersSelector(caches []v1alpha3.RegistryCache) (k8slabels.Selector, error) {
 	isOfCache, err := k8slabels.NewRequirement(labelUpstreamHost, selection.Exists, nil)
 	if err != nil {
 		return nil, fmt.Errorf("select the objects of caches: %w", err)
 	}
-	selector := k8slabels.NewSelector().Add(*isOfCache)
+	hasApp, err := k8slabels.NewRequirement(labelApp, selection.Exists, nil)
+	if err != nil {
+		return nil, fmt.Errorf("select the objects of caches: %w", err)
+	}
+	selector := k8slabels.NewSelector().Add(*isOfCache, *hasApp)
 	for _, cache := range caches {
 		isOfOther, err := k8slabels.NewRequirement(labelUpstreamHost, selection.NotEquals, []string{upstream.Label(cache.Upstream)})
 		if err != nil {

@@ -100,6 +100,7 @@ func TestGoldens(t *testing.T) {
 			objects, err := cache.Objects()
 			g.Expect(err).NotTo(HaveOccurred())
 			objects = append([]client.Object{resources.Service(config, semver.MustParse(version))}, objects...)
+			objects = append(objects, cache.ReportObjects()...)
 			for _, object := range objects {
 				rendered.WriteString("---\n" + render(g, object))
 			}
@@ -107,6 +108,24 @@ func TestGoldens(t *testing.T) {
 			expectGolden(g, golden.name+".yaml", rendered.String())
 		})
 	}
+}
+
+func TestRefusingServiceSelectsNoPod(t *testing.T) {
+	g := NewWithT(t)
+	config := decode(g, `{upstream: docker.io}`)
+	service := resources.Service(config, semver.MustParse("1.36.3"))
+	service.Spec.ClusterIP = "10.0.0.1"
+
+	refusing := resources.RefusingService(*service)
+
+	g.Expect(refusing.Name).To(Equal(service.Name))
+	g.Expect(refusing.Labels).To(Equal(service.Labels))
+	g.Expect(refusing.Spec.Ports).To(Equal(service.Spec.Ports))
+	for key, value := range service.Spec.Selector {
+		g.Expect(refusing.Spec.Selector).To(HaveKeyWithValue(key, value))
+	}
+	g.Expect(podTemplate(g, resources.Cache{Config: config})).NotTo(ContainSubstring("leaving"))
+	g.Expect(refusing.Spec.Selector).To(HaveKey("leaving"), "a label that no pod has")
 }
 
 func TestNetworkPolicy(t *testing.T) {

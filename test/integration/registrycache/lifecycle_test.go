@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -164,6 +165,11 @@ var _ = Describe("Shoot that was restored while it was hibernated", func() {
 	It("loses the caches that were removed until it woke up", func(ctx SpecContext) {
 		namespace := restoreHibernated(ctx, "kept.example.com", "removed.example.com")
 		before := observe(ctx, "kept.example.com", "")
+		foreign := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{
+			Namespace: metav1.NamespaceSystem, Name: "foreign", Labels: map[string]string{"upstream-host": "removed.example.com"},
+		}}
+		Expect(shoot.Create(ctx, foreign)).To(Succeed())
+		DeferCleanup(deleteSecret, foreign, NodeTimeout(time.Minute))
 
 		By("removing a cache")
 		reconcile(ctx, namespace, cache{"upstream": "kept.example.com"})
@@ -179,6 +185,8 @@ var _ = Describe("Shoot that was restored while it was hibernated", func() {
 		awaitRecovery(ctx, namespace)
 		Expect(observe(ctx, "kept.example.com", "")).To(Equal(before))
 		expectNotInShootAnyMore(ctx, "registry-removed-example-com")
+		eventuallyInShoot(ctx, foreign, foreign.Name)
+		Expect(foreign.DeletionTimestamp).To(BeNil())
 	}, SpecTimeout(3*time.Minute))
 
 	It("loses all of them when the extension is removed", func(ctx SpecContext) {
@@ -199,6 +207,11 @@ var _ = Describe("Shoot that was restored while it was hibernated", func() {
 		Expect(managedSecrets(ctx, namespace)).To(BeEmpty())
 	}, SpecTimeout(3*time.Minute))
 })
+
+func deleteSecret(ctx SpecContext, secret *corev1.Secret) {
+	GinkgoHelper()
+	Expect(shoot.Delete(ctx, secret)).To(Succeed())
+}
 
 // restoreHibernated deploys caches, and migrates and restores the Extension while the
 // Shoot is hibernated: its API server stays down.
@@ -232,12 +245,8 @@ var _ = Describe("Deletion", func() {
 		observe(ctx, "in-use.example.com", "")
 		pod, claim := awaitPodAndClaim(ctx, name)
 		bind(ctx, pod)
-		// What is left of a replica that high availability once had.
-		second := &corev1.PersistentVolumeClaim{
-			ObjectMeta: metav1.ObjectMeta{Namespace: claim.Namespace, Name: "cache-volume-" + name + "-1", Labels: claim.Labels},
-			Spec:       corev1.PersistentVolumeClaimSpec{AccessModes: claim.Spec.AccessModes, Resources: claim.Spec.Resources},
-		}
-		Expect(shoot.Create(ctx, second)).To(Succeed())
+		second := &corev1.PersistentVolumeClaim{}
+		eventuallyInShoot(ctx, second, "cache-volume-"+name+"-1")
 
 		By("deleting as long as the pod ends")
 		beginDeletion(ctx, namespace)
@@ -277,7 +286,7 @@ var _ = Describe("Deletion", func() {
 		expectNoMonitoring(ctx, namespace)
 		Expect(managedSecrets(ctx, namespace)).To(BeEmpty())
 		Expect(observe(ctx, "forced.example.com", "")).To(Equal(before), "nobody got through to it")
-		for _, name := range []string{"extension-registry-cache-services", "extension-registry-cache"} {
+		for _, name := range []string{"extension-registry-cache-services", "extension-registry-cache", "extension-registry-cache-reports"} {
 			managedResource := getManagedResource(ctx, namespace, name)
 			Expect(managedResource.DeletionTimestamp).NotTo(BeNil(), name)
 			Expect(managedResource.Finalizers).NotTo(BeEmpty(), "gardenlet removes them afterwards")
@@ -465,9 +474,11 @@ func expectNotInShootAnyMore(ctx context.Context, name string) {
 	GinkgoHelper()
 	for _, object := range []client.Object{
 		&appsv1.StatefulSet{}, &corev1.Service{}, &vpaautoscalingv1.VerticalPodAutoscaler{}, &policyv1.PodDisruptionBudget{},
+		&corev1.ServiceAccount{}, &rbacv1.Role{}, &rbacv1.RoleBinding{},
 	} {
 		eventuallyNotInShoot(ctx, object, name)
 	}
+	Eventually(registryCaches).WithArguments(ctx, newOwner(environment.Shoot)).ShouldNot(ContainElement(HaveField("Name", name)))
 	for _, suffix := range []string{"-config", "-tls"} {
 		eventuallyNotInShoot(ctx, &corev1.Secret{}, name+suffix)
 	}

@@ -92,8 +92,9 @@ var _ = Describe("RegistryCaches", func() {
 
 		By("deleting the caches")
 		deleteExtension(ctx, namespace)
-		err := owner.Get(ctx, client.ObjectKey{Name: "registrycaches.registry.extensions.gardener.cloud"}, &apiextensionsv1.CustomResourceDefinition{})
-		Expect(err).To(Satisfy(apierrors.IsNotFound))
+		Eventually(func() error {
+			return owner.Get(ctx, client.ObjectKey{Name: "registrycaches.registry.extensions.gardener.cloud"}, &apiextensionsv1.CustomResourceDefinition{})
+		}).Should(Satisfy(apierrors.IsNotFound))
 		expectNotInShoot(ctx, &corev1.ServiceAccount{}, name)
 	}, SpecTimeout(8*time.Minute))
 })

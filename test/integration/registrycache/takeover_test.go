@@ -25,6 +25,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -127,6 +128,11 @@ var _ = Describe("Switch in place", func() {
 		}
 
 		By("going back, which takes more than the existing extension does")
+		reports := &resourcesv1alpha1.ManagedResource{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "extension-registry-cache-reports"}}
+		Expect(seed.Delete(ctx, reports)).To(Succeed())
+		Eventually(func() error { return seed.Get(ctx, client.ObjectKeyFromObject(reports), reports) }).WithContext(ctx).WithTimeout(time.Minute).
+			Should(Satisfy(apierrors.IsNotFound))
+		Eventually(registryCaches).WithArguments(ctx, newOwner(environment.Shoot)).Should(BeEmpty())
 		existing.deploy(ctx)
 		Eventually(func(g Gomega) {
 			managedResource := getManagedResource(ctx, namespace, "extension-registry-cache")
