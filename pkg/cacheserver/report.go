@@ -20,6 +20,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -37,6 +38,12 @@ const (
 	farewellTimeout = 2 * time.Second
 	// longestReportBackoff is the time between two attempts while none succeeds.
 	longestReportBackoff = 10 * time.Minute
+	// longestReportSilence is how long a replica reports nothing if nothing changes.
+	longestReportSilence = 10 * time.Minute
+	// lostAfter is how old the report of another replica becomes until that replica is
+	// taken for lost. It leaves room for longestReportSilence, longestReportBackoff, and
+	// clocks that differ.
+	lostAfter = 30 * time.Minute
 	// maxReportBytes bound the answer to a report, and maxReportedMessage the message of
 	// an error in it.
 	maxReportBytes     = 1 << 20
@@ -60,12 +67,12 @@ type reporter struct {
 
 	// written is what was last written of this replica, nil before that, and others is
 	// what was then known of the others.
-	written *shootv1alpha3.Report
-	others  map[string]shootv1alpha3.Report
+	written *shootv1alpha3.ReplicaReport
+	others  map[string]shootv1alpha3.ReplicaReport
 	// unsure says that what stands there may be something else: the last attempt failed.
 	unsure bool
-	// failing says that failures are in the log already.
-	failing bool
+	// failing says that failures are in the log already, and panicked that a panic is.
+	failing, panicked bool
 }
 
 func newReporter(config *v1alpha1.Report, current func() shootv1alpha3.Report, interval time.Duration, log *slog.Logger) *reporter {
@@ -101,7 +108,7 @@ func (s *Server) report() shootv1alpha3.Report {
 func (r *reporter) run(ctx context.Context) {
 	pause := r.interval
 	for ctx.Err() == nil {
-		if err := r.reportChange(ctx); err == nil {
+		if err := r.guard(func() error { return r.reportChange(ctx) }); err == nil {
 			pause = r.interval
 		} else {
 			pause = min(2*pause, max(longestReportBackoff, r.interval))
@@ -114,25 +121,54 @@ func (r *reporter) run(ctx context.Context) {
 	if r.written != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewellTimeout)
 		defer cancel()
-		r.note(r.write(ctx, nil, *r.written))
+		_ = r.guard(func() error {
+			r.note(r.write(ctx, nil, r.written.Report))
+			return nil
+		})
 	}
 }
 
-// reportChange reports if there is something new.
+// guard makes a panic of report an error, for it would end the process, and with it
+// pulls. It logs the first one.
+func (r *reporter) guard(report func() error) (err error) {
+	defer func() {
+		cause := recover()
+		if cause == nil {
+			return
+		}
+		r.unsure = true
+		err = fmt.Errorf("report the status: panic: %v", cause)
+		if !r.panicked {
+			r.panicked = true
+			r.log.Error("Reporting the status panicked, which does pulls no harm, and is tried on", "error", err, "stack", string(debug.Stack()))
+		}
+	}()
+	return report()
+}
+
+// reportChange reports if there is something new, or if it did not for long.
 func (r *reporter) reportChange(ctx context.Context) error {
-	report := r.current()
-	if r.written != nil && !r.unsure && equality.Semantic.DeepEqual(*r.written, report) {
+	now := metav1.NewTime(time.Now().UTC().Truncate(time.Second))
+	report := shootv1alpha3.ReplicaReport{Report: r.current(), Time: &now}
+	if !r.due(report) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
-	err := r.write(ctx, &report, report)
+	err := r.write(ctx, &report, report.Report)
 	r.note(err)
 	r.unsure = err != nil
 	if err == nil {
 		r.written = &report
 	}
 	return err
+}
+
+// due says whether a report is to be written. If the clock was set back, it is: others
+// would take this replica for one that reports no more.
+func (r *reporter) due(report shootv1alpha3.ReplicaReport) bool {
+	return r.written == nil || r.unsure || !equality.Semantic.DeepEqual(r.written.Report, report.Report) ||
+		report.Time.Sub(r.written.Time.Time).Abs() >= longestReportSilence
 }
 
 // note logs the first of many failures, and their end.
@@ -148,38 +184,68 @@ func (r *reporter) note(err error) {
 }
 
 // write writes the report of this replica, and takes it away if that is nil; last is the
-// one of before. Then it sees to it that the sum is that of all replicas.
-func (r *reporter) write(ctx context.Context, report *shootv1alpha3.Report, last shootv1alpha3.Report) error {
+// one of before. Then it sees to it that the sum is that of all replicas which are there,
+// and takes away the reports of others which are lost.
+func (r *reporter) write(ctx context.Context, report *shootv1alpha3.ReplicaReport, last shootv1alpha3.Report) error {
 	all := maps.Clone(r.others)
 	if all == nil {
-		all = make(map[string]shootv1alpha3.Report)
+		all = make(map[string]shootv1alpha3.ReplicaReport)
 	}
 	if report != nil {
 		all[r.replica] = *report
 	}
 	status := sum(all, last)
 	patch := newPatch(status)
-	patch.Status["replicas"] = map[string]*shootv1alpha3.Report{r.replica: report}
+	patch.Status["replicas"] = map[string]*shootv1alpha3.ReplicaReport{r.replica: report}
 	written, err := r.patch(ctx, patch)
 	if err != nil {
 		return err
 	}
-	r.others = maps.Clone(written.Status.Replicas)
-	delete(r.others, r.replica)
-	// What others have written since.
-	next := sum(written.Status.Replicas, status.Report)
-	if equality.Semantic.DeepEqual(next, status) {
+	correction := r.correct(written, status)
+	if correction == nil {
 		return nil
 	}
-	patch = newPatch(next)
-	patch.Metadata = &patchMetadata{ResourceVersion: written.ResourceVersion}
-	_, err = r.patch(ctx, patch)
+	_, err = r.patch(ctx, *correction)
 	return err
+}
+
+// correct notes what others have written, and returns what has to be patched for it; nil:
+// nothing. Only who has just read the reports of others can say that they are too old: if
+// this replica did not reach the API server for long, those it knows of are old too.
+func (r *reporter) correct(written *shootv1alpha3.RegistryCache, status shootv1alpha3.RegistryCacheStatus) *mergePatch {
+	present := maps.Clone(written.Status.Replicas)
+	lost := make(map[string]any)
+	maps.DeleteFunc(present, func(name string, report shootv1alpha3.ReplicaReport) bool {
+		if name == r.replica || !isLost(report) {
+			return false
+		}
+		lost[name] = nil
+		return true
+	})
+	r.others = maps.Clone(present)
+	delete(r.others, r.replica)
+	next := sum(present, status.Report)
+	if len(lost) == 0 && equality.Semantic.DeepEqual(next, status) {
+		return nil
+	}
+	patch := newPatch(next)
+	patch.Metadata = &patchMetadata{ResourceVersion: written.ResourceVersion}
+	if len(lost) > 0 {
+		patch.Status["replicas"] = lost
+	}
+	return &patch
+}
+
+// isLost says whether a replica has not reported for so long that it is not there any
+// more. One that does not say when it reported is of an older version: if it is there, it
+// is about to be replaced.
+func isLost(report shootv1alpha3.ReplicaReport) bool {
+	return report.Time == nil || time.Since(report.Time.Time) > lostAfter
 }
 
 // sum returns the status of a cache with these replicas, without the replicas. If there
 // are none, it is what was last known, but not ready.
-func sum(replicas map[string]shootv1alpha3.Report, last shootv1alpha3.Report) shootv1alpha3.RegistryCacheStatus {
+func sum(replicas map[string]shootv1alpha3.ReplicaReport, last shootv1alpha3.Report) shootv1alpha3.RegistryCacheStatus {
 	status := shootv1alpha3.RegistryCacheStatus{}
 	if len(replicas) == 0 {
 		status.Report = last

@@ -227,7 +227,8 @@ func (s *Server) InventoryAddr() net.Addr {
 }
 
 // Run serves until ctx ends, then lets running transfers end, and returns nil.
-// It returns an error if a server fails before. A Server runs once.
+// It returns an error if the registry or the debug server fails before. A Server runs
+// once.
 func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("Serving", "address", s.RegistryAddr().String(), "tls", s.tls, "debugAddress", s.DebugAddr().String())
 	s.health.serving.Store(true)
@@ -236,7 +237,12 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return serve(s.registry, s.registryListener, s.tls) })
 	group.Go(func() error { return serve(s.debug, s.debugListener, false) })
 	if s.inventoryListener != nil {
-		group.Go(func() error { return serve(s.inventory, s.inventoryListener, false) })
+		group.Go(func() error {
+			if err := serve(s.inventory, s.inventoryListener, false); err != nil {
+				s.log.Error("Cannot serve the list of images any more, which pulls do not need", "error", err)
+			}
+			return nil
+		})
 	}
 	if s.reporter != nil {
 		group.Go(func() error {

@@ -29,8 +29,10 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"k8s.io/utils/ptr"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
+	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/inventory"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/pullthrough"
 	upstreamtest "github.com/gardener/gardener-extension-registry-cache/test/upstream"
 )
@@ -555,6 +557,22 @@ func TestDebugServesNothingElse(t *testing.T) {
 		status, _ := get(t, "http://"+cache.DebugAddr().String()+path)
 		NewWithT(t).Expect(status).To(Equal(http.StatusNotFound), path)
 	}
+}
+
+func TestTheListOfImagesIsNotNeeded(t *testing.T) {
+	g := NewWithT(t)
+	source := newUpstream(t, "", "")
+	push(t, source, tagName)
+	config := newConfig(t, source.URL())
+	config.Debug.InventoryPort = ptr.To[int32](0)
+	cache := startCache(t, config, Options{})
+	status, _ := get(t, "http://"+cache.InventoryAddr().String()+inventory.Path)
+	g.Expect(status).To(Equal(http.StatusOK))
+
+	g.Expect(cache.inventoryListener.Close()).To(Succeed())
+	g.Eventually(cache.logs.String, waitLimit).Should(ContainSubstring("Cannot serve the list of images any more"))
+	g.Expect(pull(t, cache.host(), tagName)).To(Succeed())
+	g.Expect(cache.stop()).To(Succeed())
 }
 
 func TestNewRejects(t *testing.T) {

@@ -28,46 +28,79 @@ const (
 	maxImages         = 5000
 	maxListedManifest = 4 << 20
 	maxIndexDepth     = 2
+	// readsPerImage bound how many manifests are read for an inventory: an index, and
+	// what it refers to, for itself and for the index.
+	readsPerImage = 4
 )
 
-// errEnough ends a walk.
+// errEnough ends a walk that has found enough, which is no failure.
 var errEnough = errors.New("enough")
 
 // Inventory returns the images on the volume: all, or those of one repository. It reads
-// all manifests, and uses none: what it lists becomes not younger by that.
+// their manifests, and uses none: what it lists becomes not younger by that.
 func (e *Engine) Inventory(ctx context.Context, repository string) (*inventory.Inventory, error) {
-	found := &inventory.Inventory{Images: []inventory.Image{}}
-	root := filepath.Join(e.store.content, "repositories")
-	err := e.store.eachRepository(ctx, func(folder string) error {
+	return (&census{Engine: e, repository: repository, maxImages: maxImages}).take(ctx)
+}
+
+// census makes one inventory. Once it has more than maxImages, or has read as many
+// manifests as it may, it is enough, and nothing more is read.
+type census struct {
+	*Engine
+
+	// repository is the one that is listed, or empty.
+	repository string
+	maxImages  int
+
+	images []inventory.Image
+	// reads are the manifests that were read, some of them twice.
+	reads int
+	// enough ends the walk.
+	enough context.CancelCauseFunc
+	// truncated says that it was ended.
+	truncated bool
+}
+
+func (c *census) take(ctx context.Context) (*inventory.Inventory, error) {
+	walkCtx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	c.enough = cancel
+	root := filepath.Join(c.store.content, "repositories")
+	err := c.store.eachRepository(walkCtx, func(folder string) error {
 		name, err := filepath.Rel(root, folder)
-		if err != nil || repository != "" && name != repository {
+		if err != nil || c.repository != "" && name != c.repository {
 			return err
 		}
-		found.Images = append(found.Images, e.imagesOf(ctx, name, folder)...)
-		if len(found.Images) > maxImages {
-			return errEnough
+		c.images = append(c.images, c.imagesOf(walkCtx, name, folder)...)
+		if len(c.images) > c.maxImages {
+			c.truncate()
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errEnough) {
+	// A repository's own walk, which may be the last, hides that the client has gone.
+	if err := errors.Join(err, ctx.Err()); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(found.Images, func(a, b inventory.Image) int {
+	slices.SortFunc(c.images, func(a, b inventory.Image) int {
 		return cmp.Or(cmp.Compare(a.Repository, b.Repository), cmp.Compare(a.Digest, b.Digest))
 	})
-	if len(found.Images) > maxImages {
-		found.Images, found.Truncated = found.Images[:maxImages], true
-	}
-	return found, nil
+	listed := c.images[:min(len(c.images), c.maxImages)]
+	return &inventory.Inventory{Images: append([]inventory.Image{}, listed...), Truncated: c.truncated}, nil
+}
+
+// truncate ends the walk.
+func (c *census) truncate() {
+	c.truncated = true
+	c.enough(errEnough)
 }
 
 // imagesOf returns the images of a repository. What cannot be read is left out: it
-// cannot be served either.
-func (e *Engine) imagesOf(ctx context.Context, repository, folder string) []inventory.Image {
+// cannot be served either. If the walk ends in it, what an index refers to that was not
+// read is listed by itself.
+func (c *census) imagesOf(ctx context.Context, repository, folder string) []inventory.Image {
 	tags := make(map[digest.Digest][]string)
 	manifests := filepath.Join(folder, manifestsFolder)
 	_ = eachFolder(ctx, filepath.Join(manifests, "tags"), func(tag string) error {
-		if dgst, ok := e.store.tag(repository, tag); ok {
+		if dgst, ok := c.store.tag(repository, tag); ok {
 			tags[dgst] = append(tags[dgst], tag)
 		}
 		return nil
@@ -75,8 +108,12 @@ func (e *Engine) imagesOf(ctx context.Context, repository, folder string) []inve
 	images := make(map[digest.Digest]*image)
 	_ = eachFolder(ctx, filepath.Join(manifests, "revisions"), func(algorithm string) error {
 		return eachFolder(ctx, filepath.Join(manifests, "revisions", algorithm), func(hex string) error {
-			if dgst, ok := parseDigest(algorithm, hex); ok && e.store.has(dgst) {
-				images[dgst] = e.newImage(dgst)
+			dgst, ok := parseDigest(algorithm, hex)
+			if !ok || !c.store.has(dgst) {
+				return nil
+			}
+			if i := c.newImage(dgst); !c.truncated {
+				images[dgst] = i
 			}
 			return nil
 		})
@@ -109,21 +146,27 @@ type image struct {
 	used           time.Time
 }
 
-func (e *Engine) newImage(dgst digest.Digest) *image {
+// newImage returns an image, which is not complete if the walk ends in it.
+func (c *census) newImage(dgst digest.Digest) *image {
 	i := &image{blobs: make(map[digest.Digest]bool), missing: make(map[digest.Digest]bool)}
-	e.addManifest(i, dgst, 0)
+	c.addManifest(i, dgst, 0)
 	return i
 }
 
 // addManifest adds a manifest or an index that is stored, and what it refers to.
-func (e *Engine) addManifest(i *image, dgst digest.Digest, depth int) {
-	e.addBlob(i, dgst)
+func (c *census) addManifest(i *image, dgst digest.Digest, depth int) {
+	if c.reads >= readsPerImage*c.maxImages {
+		c.truncate()
+		return
+	}
+	c.reads++
+	c.addBlob(i, dgst)
 	var content struct {
 		Config    *ocispec.Descriptor  `json:"config"`
 		Layers    []ocispec.Descriptor `json:"layers"`
 		Manifests []ocispec.Descriptor `json:"manifests"`
 	}
-	if err := json.Unmarshal(e.store.peek(dgst), &content); err != nil {
+	if err := json.Unmarshal(c.store.peek(dgst), &content); err != nil {
 		return // of a kind that refers to nothing
 	}
 	if content.Config != nil {
@@ -132,7 +175,7 @@ func (e *Engine) addManifest(i *image, dgst digest.Digest, depth int) {
 	for _, layer := range content.Layers {
 		// What another place has, or the manifest itself, is not fetched.
 		if layer.Digest.Validate() == nil && len(layer.URLs) == 0 && len(layer.Data) == 0 {
-			e.addBlob(i, layer.Digest)
+			c.addBlob(i, layer.Digest)
 		}
 	}
 	platforms := 0
@@ -141,8 +184,8 @@ func (e *Engine) addManifest(i *image, dgst digest.Digest, depth int) {
 			continue
 		}
 		i.children = append(i.children, child.Digest)
-		if depth < maxIndexDepth && e.store.has(child.Digest) && !i.blobs[child.Digest] {
-			e.addManifest(i, child.Digest, depth+1)
+		if depth < maxIndexDepth && c.store.has(child.Digest) && !i.blobs[child.Digest] {
+			c.addManifest(i, child.Digest, depth+1)
 			platforms++
 		}
 	}

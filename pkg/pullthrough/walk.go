@@ -42,19 +42,32 @@ func (s *store) walk(ctx context.Context, found func(digest.Digest, fs.FileInfo)
 }
 
 // eachFolder calls visit with the name of each folder in a folder, which need not
-// exist, or be one. What cannot be looked at does not keep it from the rest.
+// exist, or be one. What cannot be looked at does not keep it from the rest, but the
+// end of ctx does.
 func eachFolder(ctx context.Context, folder string, visit func(name string) error) error {
+	if ctx.Err() != nil {
+		return interruption(ctx)
+	}
 	entries, err := os.ReadDir(folder)
 	failures := []error{ignoreNotExist(err)}
 	for _, entry := range entries {
-		if err := ctx.Err(); err != nil {
-			return err
+		if ctx.Err() != nil {
+			failures = append(failures, interruption(ctx))
+			break
 		}
 		if entry.IsDir() {
 			failures = append(failures, visit(entry.Name()))
 		}
 	}
 	return errors.Join(failures...)
+}
+
+// interruption returns why a walk ended early, or nil if it had found enough.
+func interruption(ctx context.Context) error {
+	if errors.Is(context.Cause(ctx), errEnough) {
+		return nil
+	}
+	return ctx.Err()
 }
 
 // parseDigest returns the digest of two names of folders.

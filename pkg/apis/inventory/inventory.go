@@ -24,7 +24,8 @@ const (
 type Inventory struct {
 	// Images are in the order of repository and digest.
 	Images []Image `json:"images"`
-	// Truncated says that there are more.
+	// Truncated says that not all was read: there are more images, and what only an index
+	// refers to may be listed by itself.
 	Truncated bool `json:"truncated,omitempty"`
 }
 

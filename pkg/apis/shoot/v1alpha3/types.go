@@ -48,8 +48,9 @@ type RegistryCacheSpec struct {
 }
 
 // RegistryCacheStatus is what the replicas of a cache have reported, taken together. A
-// cache reports when something changed, and at most every 30 seconds: one that lost its
-// node could not say so.
+// replica reports when something changed, at most every 30 seconds, and every 10 minutes
+// if nothing did. One that lost its node cannot say so: 30 minutes after its report
+// another replica, if there is one, takes it away.
 type RegistryCacheStatus struct {
 	Report `json:",inline"`
 
@@ -58,9 +59,20 @@ type RegistryCacheStatus struct {
 	// +optional
 	HitRatio string `json:"hitRatio,omitempty"`
 	// Replicas are the reports of the replicas by the names of their pods. One that ends
-	// in order takes its report away.
+	// in order takes its report away; that of one that does not is taken away by another
+	// once it is 30 minutes old.
 	// +optional
-	Replicas map[string]Report `json:"replicas,omitempty"`
+	Replicas map[string]ReplicaReport `json:"replicas,omitempty"`
+}
+
+// ReplicaReport is what one replica reports.
+type ReplicaReport struct {
+	Report `json:",inline"`
+
+	// Time is when the replica reported, by the clock of its node. Unset, the replica is
+	// of a version that did not say so.
+	// +optional
+	Time *metav1.Time `json:"time,omitempty"`
 }
 
 // Report is what a replica reports or, in the status itself, the sum of what all do.
