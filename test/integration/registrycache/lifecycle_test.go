@@ -27,6 +27,7 @@ import (
 	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
+	"github.com/gardener/gardener/pkg/utils/kubernetes/health"
 	gardenerextensions "github.com/gardener/gardener/pkg/extensions"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
@@ -275,6 +276,9 @@ var _ = Describe("Deletion", func() {
 		DeferCleanup(environment.ShootProxy.Pass)
 		reconcile(ctx, namespace, cache{"upstream": "forced.example.com"})
 		awaitApplied(ctx, namespace)
+		Eventually(func() error {
+			return health.CheckManagedResourceApplied(getManagedResource(ctx, namespace, "extension-registry-cache-reports"))
+		}).WithContext(ctx).WithTimeout(time.Minute).Should(Succeed())
 		before := observe(ctx, "forced.example.com", "")
 		monitoringObjects(ctx, namespace)
 
