@@ -82,12 +82,12 @@ unit() {
   (cd test/bench && go test "${race[@]}" "$@" ./...)
 }
 
-# integration runs the packages one after another, each with control planes of
-# its own. go test may not take an earlier result: it does not know of the
-# binaries that the tests build and run.
+# integration runs two packages at a time, each with control planes of its own:
+# the longest one waits most of its time. go test may not take an earlier result:
+# it does not know of the binaries that the tests build and run.
 integration() {
   hack/require.sh curl # for the script that runs on nodes
-  with integration go test -count 1 -p 1 -timeout 30m "$@" ./test/integration/... ./test/conformance ./test/monitoring
+  with integration go test -count 1 -p 2 -timeout 60m "$@" ./test/integration/... ./test/conformance ./test/monitoring
 }
 
 # check_machine says whether this machine can run the test cluster: its exit code
