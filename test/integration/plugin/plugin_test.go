@@ -435,9 +435,10 @@ func newCache(t *testing.T, upstreamHost string, ready int32, status *shootv1alp
 	installDefinition(t)
 	config := newConfig(t, upstreamHost)
 	service := newService(t, config)
-	objects, err := resources.Cache{Config: config, Image: "registry.test/registry-cache:v1", Endpoint: resources.Endpoint(config, service.Spec.ClusterIP)}.Objects()
+	deployed := resources.Cache{Config: config, Image: "registry.test/registry-cache:v1", Endpoint: resources.Endpoint(config, service.Spec.ClusterIP)}
+	objects, err := deployed.Objects()
 	g.Expect(err).NotTo(HaveOccurred())
-	for _, object := range objects {
+	for _, object := range append(objects, deployed.ReportObjects()...) {
 		create(t, object)
 		switch object := object.(type) {
 		case *appsv1.StatefulSet:
