@@ -40,12 +40,16 @@ func (r requests) per(extensions int) map[string]string {
 	return result
 }
 
-// forExtensions leaves out what does not depend on the number of Extensions: Leases,
-// the registration of the webhook, and watches, which are renewed every few minutes.
+// forItself marks requests in the namespace of the extension: for its Leases, and now
+// and then for the certificate of its webhook.
+const forItself = " (its own)"
+
+// forExtensions leaves out what does not depend on the number of Extensions: what is the
+// extension's own, and watches, which are renewed every few minutes.
 func (r requests) forExtensions() requests {
 	result := maps.Clone(r)
 	maps.DeleteFunc(result, func(request string, _ int) bool {
-		return strings.HasSuffix(request, " leases") || strings.HasSuffix(request, " mutatingwebhookconfigurations") || strings.HasPrefix(request, "watch ") ||
+		return strings.HasSuffix(request, forItself) || strings.HasSuffix(request, " mutatingwebhookconfigurations") || strings.HasPrefix(request, "watch ") ||
 			slices.Contains([]string{"list extensions", "list namespaces"}, request)
 	})
 	return result
@@ -88,6 +92,9 @@ func (c *counter) wrap(next http.Handler) http.Handler {
 		name := info.Verb + " " + info.Path
 		if info.IsResourceRequest {
 			name = info.Verb + " " + strings.TrimSuffix(info.Resource+"/"+info.Subresource, "/")
+		}
+		if info.Namespace == extensionNamespace {
+			name += forItself
 		}
 		c.mutex.Lock()
 		if c.requests == nil {

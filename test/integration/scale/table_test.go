@@ -38,7 +38,7 @@ func render(all []figures) string {
 	t.numbers("memory before there were Extensions, MiB", "%.0f", func(f figures) float64 { return f.ready.mebibytes() })
 	t.numbers("memory in the end, MiB", "%.0f", func(f figures) float64 { return f.settled.mebibytes() })
 	t.numbers("idle: CPU in a minute, s", "%.2f", func(f figures) float64 { return f.idle.cpu.Seconds() / f.idle.took.Minutes() })
-	t.numbers("idle: requests in a minute, all for Leases", "%.0f", func(f figures) float64 { return float64(f.idle.seed.total()) / f.idle.took.Minutes() })
+	t.numbers("idle: requests in a minute, none for a Shoot", "%.0f", func(f figures) float64 { return float64(f.idle.seed.total()) / f.idle.took.Minutes() })
 	t.numbers("idle with health checks: CPU in a minute, s", "%.2f", func(f figures) float64 { return f.checked.cpu.Seconds() / f.checked.took.Minutes() })
 	t.numbers("most memory meanwhile, MiB", "%.0f", func(f figures) float64 { return f.checked.peak.mebibytes() })
 
