@@ -31,7 +31,7 @@ const managedResourceTimeout = 2 * time.Minute
 const hibernatedTimeout = 10 * time.Second
 
 // reportsTimeout is how long a deletion waits for what only shows the caches.
-const reportsTimeout = 20 * time.Second
+const reportsTimeout = 10 * time.Second
 
 // operationTimeout is how long any operation takes at most. It ends before that which
 // controller-runtime sets, reconciliationTimeout: after it there is no time left to

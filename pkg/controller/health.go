@@ -70,6 +70,7 @@ func AddHealthChecksToManager(mgr manager.Manager, options Options, syncPeriod t
 			forShootsWithCaches(gardencorev1beta1.ShootSystemComponentsHealthy, general.CheckManagedResource(servicesManagedResource)),
 			forShootsWithCaches(gardencorev1beta1.ShootSystemComponentsHealthy, general.CheckManagedResource(cachesManagedResource)),
 			forShootsWithCaches(gardencorev1beta1.ShootSystemComponentsHealthy, &podCheck{seed: mgr.GetClient(), shootClient: ShootClient}),
+			forShootsWithCaches(gardencorev1beta1.ShootObservabilityComponentsHealthy, general.CheckManagedResource(definitionManagedResource)),
 			forShootsWithCaches(gardencorev1beta1.ShootObservabilityComponentsHealthy, general.CheckManagedResource(reportsManagedResource)),
 			forShootsWithCaches(gardencorev1beta1.ShootObservabilityComponentsHealthy, &monitoringCheck{seed: mgr.GetClient()}),
 		},

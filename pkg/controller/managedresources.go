@@ -36,16 +36,20 @@ import (
 const (
 	servicesManagedResource = "extension-registry-cache-services"
 	cachesManagedResource   = "extension-registry-cache"
-	// reportsManagedResource has the RegistryCaches. They only show something: nothing
-	// waits for them, and what keeps them from the Shoot keeps nothing else from it.
-	reportsManagedResource = "extension-registry-cache-reports"
+	// reportsManagedResource has the RegistryCaches, definitionManagedResource their
+	// definition and the right to report. They only show something: nothing waits for
+	// them, and what keeps them from the Shoot keeps nothing else from it. They are two
+	// because gardener-resource-manager forgets what it has applied of one that it cannot
+	// apply as a whole, and RegistryCaches cannot be before they are defined.
+	reportsManagedResource    = "extension-registry-cache-reports"
+	definitionManagedResource = "extension-registry-cache-definition"
 
 	// origin tells the ManagedResources of this extension from others'.
 	origin = "registry-cache"
 )
 
 // managedResourceNames are all, in the order in which they go.
-var managedResourceNames = []string{reportsManagedResource, cachesManagedResource, servicesManagedResource}
+var managedResourceNames = []string{reportsManagedResource, definitionManagedResource, cachesManagedResource, servicesManagedResource}
 
 // deployServices deploys the Services of the caches and waits until they are in
 // the Shoot: the certificates and the nodes need their addresses. Those that are
@@ -94,7 +98,7 @@ func (a *cacheActuator) unhealthy(ctx context.Context, namespace, name string) e
 // their status to.
 func (a *cacheActuator) deployCaches(ctx context.Context, log logr.Logger, namespace string, in *inputs, addresses map[string]net.IP, certs *certificates) error {
 	objects := []client.Object{resources.NetworkPolicy()}
-	var reports []client.Object
+	var reports, rights []client.Object
 	for _, config := range in.caches {
 		cache := resources.Cache{
 			Config:                config,
@@ -108,30 +112,35 @@ func (a *cacheActuator) deployCaches(ctx context.Context, log logr.Logger, names
 		if err != nil {
 			return err
 		}
-		objects, reports = append(objects, cacheObjects...), append(reports, cache.ReportObjects()...)
+		objects, reports, rights = append(objects, cacheObjects...), append(reports, cache.RegistryCache()), append(rights, cache.ReportRights()...)
 	}
 	if err := a.deployManagedResource(ctx, namespace, cachesManagedResource, objects); err != nil {
 		return err
 	}
-	if err := a.deployReports(ctx, namespace, reports); err != nil {
+	if err := a.deployReports(ctx, namespace, reports, rights); err != nil {
 		log.Error(err, "Cannot show the caches in the Shoot")
 	}
 	return nil
 }
 
-func (a *cacheActuator) deployReports(ctx context.Context, namespace string, reports []client.Object) error {
+func (a *cacheActuator) deployReports(ctx context.Context, namespace string, reports, rights []client.Object) error {
 	definition, err := resources.CustomResourceDefinition()
 	if err != nil {
 		return err
 	}
-	return a.deployManagedResource(ctx, namespace, reportsManagedResource, append([]client.Object{definition}, reports...))
+	if err := a.deployManagedResource(ctx, namespace, definitionManagedResource, append([]client.Object{definition}, rights...)); err != nil {
+		return err
+	}
+	return a.deployManagedResource(ctx, namespace, reportsManagedResource, reports)
 }
 
 // deleteReports deletes what the caches report to, and waits for that no longer than it
 // usually takes: whoever holds it up holds up nothing else.
 func (a *cacheActuator) deleteReports(ctx context.Context, log logr.Logger, namespace string) {
-	if err := a.deleteManagedResource(ctx, namespace, reportsManagedResource, reportsTimeout); err != nil {
-		log.Error(err, "RegistryCaches are in the Shoot still")
+	for _, name := range []string{reportsManagedResource, definitionManagedResource} {
+		if err := a.deleteManagedResource(ctx, namespace, name, reportsTimeout); err != nil {
+			log.Error(err, "RegistryCaches are in the Shoot still")
+		}
 	}
 }
 

@@ -36,8 +36,9 @@ func CustomResourceDefinition() (*apiextensionsv1.CustomResourceDefinition, erro
 	return crd, nil
 }
 
-// registryCache shows the cache to the Shoot's owner; the cache reports its status.
-func (c Cache) registryCache() *shootv1alpha3.RegistryCache {
+// RegistryCache returns what shows the cache to the Shoot's owner. The cache reports its
+// status.
+func (c Cache) RegistryCache() *shootv1alpha3.RegistryCache {
 	return &shootv1alpha3.RegistryCache{
 		ObjectMeta: c.objectMeta(c.name()),
 		Spec:       shootv1alpha3.RegistryCacheSpec{RegistryCache: c.Config, Endpoint: c.Endpoint},

@@ -73,7 +73,8 @@ type Certificate struct {
 	Certificate, Key []byte
 }
 
-// Objects returns the objects of a cache, except its Service and ReportObjects, in the
+// Objects returns the objects of a cache, except its Service, its
+// RegistryCache and its ReportRights, in the
 // order in which they are named in this package's files. It returns an error if the
 // cache's configuration file cannot be written.
 func (c Cache) Objects() ([]client.Object, error) {
@@ -99,10 +100,10 @@ func (c Cache) Objects() ([]client.Object, error) {
 	return objects, nil
 }
 
-// ReportObjects returns what a cache reports its status to, and its right to do so. The
-// cache serves without them.
-func (c Cache) ReportObjects() []client.Object {
-	return []client.Object{c.registryCache(), c.role(), c.roleBinding()}
+// ReportRights returns the right of a cache to report its status to its RegistryCache.
+// The cache serves without both.
+func (c Cache) ReportRights() []client.Object {
+	return []client.Object{c.role(), c.roleBinding()}
 }
 
 func (c Cache) name() string {

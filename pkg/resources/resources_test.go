@@ -100,7 +100,7 @@ func TestGoldens(t *testing.T) {
 			objects, err := cache.Objects()
 			g.Expect(err).NotTo(HaveOccurred())
 			objects = append([]client.Object{resources.Service(config, semver.MustParse(version))}, objects...)
-			objects = append(objects, cache.ReportObjects()...)
+			objects = append(append(objects, cache.RegistryCache()), cache.ReportRights()...)
 			for _, object := range objects {
 				rendered.WriteString("---\n" + render(g, object))
 			}

@@ -438,7 +438,7 @@ func newCache(t *testing.T, upstreamHost string, ready int32, status *shootv1alp
 	deployed := resources.Cache{Config: config, Image: "registry.test/registry-cache:v1", Endpoint: resources.Endpoint(config, service.Spec.ClusterIP)}
 	objects, err := deployed.Objects()
 	g.Expect(err).NotTo(HaveOccurred())
-	for _, object := range append(objects, deployed.ReportObjects()...) {
+	for _, object := range append(append(objects, deployed.RegistryCache()), deployed.ReportRights()...) {
 		create(t, object)
 		switch object := object.(type) {
 		case *appsv1.StatefulSet:

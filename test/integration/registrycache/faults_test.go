@@ -435,6 +435,6 @@ func awaitFailure(ctx context.Context, namespace, name string) {
 func awaitRecovery(ctx context.Context, namespace string) {
 	GinkgoHelper()
 	Eventually(func() []resourcesv1alpha1.ManagedResource { return managedResources(ctx, namespace) }).
-		WithContext(ctx).WithTimeout(time.Minute).Should(HaveLen(3))
+		WithContext(ctx).WithTimeout(time.Minute).Should(HaveLen(4))
 	awaitApplied(ctx, namespace)
 }

@@ -290,7 +290,7 @@ var _ = Describe("Deletion", func() {
 		expectNoMonitoring(ctx, namespace)
 		Expect(managedSecrets(ctx, namespace)).To(BeEmpty())
 		Expect(observe(ctx, "forced.example.com", "")).To(Equal(before), "nobody got through to it")
-		for _, name := range []string{"extension-registry-cache-services", "extension-registry-cache", "extension-registry-cache-reports"} {
+		for _, name := range []string{"extension-registry-cache-services", "extension-registry-cache", "extension-registry-cache-reports", "extension-registry-cache-definition"} {
 			managedResource := getManagedResource(ctx, namespace, name)
 			Expect(managedResource.DeletionTimestamp).NotTo(BeNil(), name)
 			Expect(managedResource.Finalizers).NotTo(BeEmpty(), "gardenlet removes them afterwards")

@@ -128,10 +128,12 @@ var _ = Describe("Switch in place", func() {
 		}
 
 		By("going back, which takes more than the existing extension does")
-		reports := &resourcesv1alpha1.ManagedResource{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "extension-registry-cache-reports"}}
-		Expect(seed.Delete(ctx, reports)).To(Succeed())
-		Eventually(func() error { return seed.Get(ctx, client.ObjectKeyFromObject(reports), reports) }).WithContext(ctx).WithTimeout(time.Minute).
-			Should(Satisfy(apierrors.IsNotFound))
+		for _, name := range []string{"extension-registry-cache-reports", "extension-registry-cache-definition"} {
+			reports := &resourcesv1alpha1.ManagedResource{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+			Expect(seed.Delete(ctx, reports)).To(Succeed())
+			Eventually(func() error { return seed.Get(ctx, client.ObjectKeyFromObject(reports), reports) }).WithContext(ctx).WithTimeout(time.Minute).
+				Should(Satisfy(apierrors.IsNotFound))
+		}
 		Eventually(registryCaches).WithArguments(ctx, newOwner(environment.Shoot)).Should(BeEmpty())
 		existing.deploy(ctx)
 		Eventually(func(g Gomega) {

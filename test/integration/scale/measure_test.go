@@ -292,7 +292,7 @@ func (s *seedWithShoots) awaitManagedResources(ctx context.Context) {
 	Eventually(func(g Gomega) {
 		list := &resourcesv1alpha1.ManagedResourceList{}
 		g.Expect(s.client.List(ctx, list)).To(Succeed())
-		g.Expect(list.Items).To(HaveLen(3 * len(s.shoots)))
+		g.Expect(list.Items).To(HaveLen(4 * len(s.shoots)))
 		for i := range list.Items {
 			g.Expect(health.CheckManagedResourceApplied(&list.Items[i])).To(Succeed())
 		}
