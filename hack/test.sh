@@ -75,7 +75,7 @@ unit() {
   if [ "$(go env CGO_ENABLED)" = 1 ] && command -v "$(go env CC)" >/dev/null; then
     race=(-race)
   fi
-  packages="$(go list ./... | grep -vE '/test/(integration|conformance|monitoring|e2e|node|demo|sandbox|installation)')"
+  packages="$(go list ./... | grep -vE '/test/(integration|conformance|monitoring|e2e|node|demo|sandbox|documentation)')"
   mapfile -t packages <<<"$packages"
   export GOMEGA_DEFAULT_EVENTUALLY_TIMEOUT=20s # 1 s is not much on a busy machine
   go test "${race[@]}" -timeout 20m "$@" "${packages[@]}"
@@ -100,7 +100,7 @@ check_machine() {
 # for it, and the tests say by name that they are skipped, or fail if
 # REQUIRE_CLUSTER is set.
 e2e() {
-  local code=0 command=(go test -count 1 -p 1 -v -timeout 30m "$@" ./test/sandbox ./test/node ./test/demo ./test/e2e ./test/installation)
+  local code=0 command=(go test -count 1 -p 1 -v -timeout 30m "$@" ./test/sandbox ./test/node ./test/demo ./test/e2e ./test/documentation)
   check_machine || code=$?
   case "$code" in
     0) with e2e "${command[@]}" ;;

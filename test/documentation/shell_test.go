@@ -2,7 +2,7 @@
 //
 // SPDX-License-Identifier: Apache-2.0
 
-package installation_test
+package documentation_test
 
 import (
 	"context"
@@ -11,19 +11,20 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/gardener/gardener-extension-registry-cache/test/pages"
 	"github.com/gardener/gardener-extension-registry-cache/test/process"
 )
 
-// documentation is docs/operations, and a shell that runs its commands in a folder
-// that looks like a clone of the repository.
+// documentation is what commands.yaml wants to be run here, and a shell that runs
+// commands in a folder that looks like a clone of the repository.
 type documentation struct {
-	dir string
-	env []string
+	suite *pages.Suite
+	dir   string
+	env   []string
 }
 
 // newDocumentation is for the repository in a folder. The commands find helm and
@@ -32,7 +33,9 @@ func newDocumentation(root string) *documentation {
 	GinkgoHelper()
 	root, err := filepath.Abs(root)
 	Expect(err).NotTo(HaveOccurred())
-	d := &documentation{dir: filepath.Join(land.Dir, "clone")}
+	suite, err := pages.NewSuite(root, "test/documentation")
+	Expect(err).NotTo(HaveOccurred())
+	d := &documentation{suite: suite, dir: filepath.Join(land.Dir, "clone")}
 	tools := filepath.Join(land.Dir, "tools")
 	for _, dir := range []string{d.dir, tools} {
 		Expect(os.Mkdir(dir, 0o700)).To(Succeed())
@@ -67,29 +70,17 @@ func newDocumentation(root string) *documentation {
 	return d
 }
 
-// commands returns the shell commands of a section of a page, one text for each block.
-func (d *documentation) commands(page, section string) []string {
+// commands returns the shell commands of a section of a page below docs, one text for
+// each block, or those of the blocks with the given numbers. They have to be run.
+func (d *documentation) commands(page, section string, numbers ...int) []string {
 	GinkgoHelper()
-	content, err := os.ReadFile(filepath.Join(d.dir, "docs/operations", page))
+	blocks, err := d.suite.Take("docs/"+page, section, numbers...)
 	Expect(err).NotTo(HaveOccurred())
-	_, after, found := strings.Cut(string(content), "# "+section+"\n")
-	Expect(found).To(BeTrue(), "there is a section %q", section)
-	var blocks []string
-	indent, inBlock := "", false
-	for line := range strings.Lines(after) {
-		switch text := strings.TrimSpace(line); {
-		case inBlock && text == "```":
-			inBlock = false
-		case inBlock:
-			blocks[len(blocks)-1] += strings.TrimPrefix(line, indent)
-		case text == "```sh":
-			blocks, inBlock = append(blocks, ""), true
-			indent = line[:strings.Index(line, "`")]
-		case strings.HasPrefix(line, "#"):
-			return blocks
-		}
+	commands := make([]string, len(blocks))
+	for i, block := range blocks {
+		commands[i] = block.Commands()
 	}
-	return blocks
+	return commands
 }
 
 // run runs commands in the shell, which stops at the first that fails, and returns

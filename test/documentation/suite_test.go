@@ -2,16 +2,17 @@
 //
 // SPDX-License-Identifier: Apache-2.0
 
-// Package installation_test follows docs/operations/installation.md: it runs the
-// commands that stand there, with the real make, helm and kubectl, and nothing else
-// installs anything. What they install runs as pods on a real node.
+// Package documentation_test follows the documentation: it runs the commands that
+// stand there, with the real programs, on a real cluster, and nothing else installs
+// anything. What they install runs as pods on a real node. Which blocks are run here
+// is in test/pages/commands.yaml.
 //
 // One cluster is runtime cluster, Seed and Shoot at once, as that of a garden with
 // a managed or self-hosted Seed may be: there is one node. The garden cluster is
 // another: a kube-apiserver with a gardener-apiserver behind it. There is neither
 // gardener-operator nor gardenlet; helm does for them what the documentation says
 // for that case, and package landscape writes what gardenlet writes for a Shoot.
-package installation_test
+package documentation_test
 
 import (
 	"os"
@@ -55,12 +56,12 @@ func TestMain(m *testing.M) {
 	))
 }
 
-func TestInstallation(t *testing.T) {
+func TestDocumentation(t *testing.T) {
 	RegisterFailHandler(Fail)
 	_, reporter := GinkgoConfiguration()
 	// So that each spec that is skipped is named.
 	reporter.Verbose = reporter.Verbose || unsupported != nil
-	RunSpecs(t, "Installation Suite", reporter)
+	RunSpecs(t, "Documentation Suite", reporter)
 }
 
 var _ = BeforeSuite(func(ctx SpecContext) {
@@ -102,6 +103,15 @@ var _ = BeforeEach(func() {
 		Fail("REQUIRE_CLUSTER is set, but the test cluster cannot run: " + unsupported.Error())
 	}
 	Skip("the test cluster cannot run: " + unsupported.Error())
+})
+
+// Whoever adds commands to the documentation adds a spec that runs them.
+var _ = AfterSuite(func() {
+	config, _ := GinkgoConfiguration()
+	if docs == nil || len(config.FocusStrings) > 0 || len(config.FocusFiles) > 0 {
+		return
+	}
+	Expect(docs.suite.Left()).To(BeEmpty(), "all commands that commands.yaml wants to be run here are run")
 })
 
 // What went wrong is seldom seen from outside.

@@ -2,7 +2,7 @@
 //
 // SPDX-License-Identifier: Apache-2.0
 
-package installation_test
+package documentation_test
 
 import (
 	"context"

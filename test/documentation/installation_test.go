@@ -2,7 +2,7 @@
 //
 // SPDX-License-Identifier: Apache-2.0
 
-package installation_test
+package documentation_test
 
 import (
 	"context"
@@ -39,14 +39,9 @@ const (
 	layerSize    = 1 << 20
 )
 
-var _ = Describe("The documentation of the installation", Ordered, func() {
-	var (
-		registry *upstream.Registry
-		shoot    *landscape.Shoot
-		// first and second are the images of the versions, by their names.
-		first, second map[string]string
-	)
-
+// The specs build on one another: the first ones install what the others need. To run
+// one of them focus on "installs" too.
+var _ = Describe("The documentation", Ordered, ContinueOnFailure, func() {
 	BeforeAll(func(ctx SpecContext) {
 		var err error
 		registry, err = land.StartRegistry(ctx, upstream.Speed{}, "", "", upstreamHost)
@@ -58,15 +53,28 @@ var _ = Describe("The documentation of the installation", Ordered, func() {
 		Expect(err).NotTo(HaveOccurred())
 	})
 
-	It("pushes a release", func(ctx SpecContext) {
-		Expect(docs.commands("installation.md", "Before you begin")).To(HaveLen(1))
-		docs.run(ctx, docs.commands("installation.md", "Before you begin")[0])
+	installationSpecs()
+	runbookSpecs()
+})
+
+var (
+	registry *upstream.Registry
+	shoot    *landscape.Shoot
+)
+
+func installationSpecs() {
+	// first and second are the images of the versions, by their names.
+	var first, second map[string]string
+
+	It("installs what it has pushed: a release", func(ctx SpecContext) {
+		Expect(docs.commands("operations/installation.md", "Before you begin")).To(HaveLen(1))
+		docs.run(ctx, docs.commands("operations/installation.md", "Before you begin")[0])
 		first = pushedImages()
 		Expect(first).To(HaveEach(ContainSubstring(":v1.0.0@sha256:")))
 	}, SpecTimeout(5*time.Minute))
 
 	It("installs the admission, which a garden asks about Shoots", func(ctx SpecContext) {
-		for i, commands := range docs.commands("installation.md", "Admission") {
+		for i, commands := range docs.commands("operations/installation.md", "Admission") {
 			docs.run(ctx, commands)
 			if i == 0 {
 				By("making what a garden has")
@@ -84,7 +92,7 @@ var _ = Describe("The documentation of the installation", Ordered, func() {
 
 		By("registering the extension")
 		docs.run(ctx, "export KUBECONFIG=garden.kubeconfig")
-		docs.run(ctx, docs.commands("installation.md", "With a ControllerRegistration")[0])
+		docs.run(ctx, docs.commands("operations/installation.md", "With a ControllerRegistration")[0])
 
 		By("creating Shoots")
 		// A garden needs a moment until it knows what was created just before.
@@ -100,8 +108,8 @@ var _ = Describe("The documentation of the installation", Ordered, func() {
 	}, SpecTimeout(3*time.Minute))
 
 	It("installs the controller, through whose caches the node pulls", func(ctx SpecContext) {
-		Expect(docs.commands("installation.md", "Controller")).To(HaveLen(1))
-		docs.run(ctx, docs.commands("installation.md", "Controller")[0])
+		Expect(docs.commands("operations/installation.md", "Controller")).To(HaveLen(1))
+		docs.run(ctx, docs.commands("operations/installation.md", "Controller")[0])
 		expectPods(ctx, controllerNamespace, controllerName, 1, first[controllerName])
 
 		By("bringing caches to a Shoot")
@@ -123,14 +131,14 @@ var _ = Describe("The documentation of the installation", Ordered, func() {
 	}, SpecTimeout(3*time.Minute))
 
 	It("sees that it works", func(ctx SpecContext) {
-		Expect(docs.commands("installation.md", "See that it works")).To(HaveLen(1))
-		output := docs.run(ctx, docs.commands("installation.md", "See that it works")[0])
+		Expect(docs.commands("operations/installation.md", "See that it works")).To(HaveLen(1))
+		output := docs.run(ctx, docs.commands("operations/installation.md", "See that it works")[0])
 		Expect(strings.Count(output, "Running")).To(Equal(3), "all pods are listed")
 		Expect(output).To(MatchRegexp(`(?m)^extension-registry-cache +gardener-extension-heartbeat `))
 	}, SpecTimeout(time.Minute))
 
 	It("upgrades to the next version and rolls back, while pulls go on and none fails", func(ctx SpecContext) {
-		upgrade := docs.commands("installation.md", "Upgrade and rollback")
+		upgrade := docs.commands("operations/installation.md", "Upgrade and rollback")
 		Expect(upgrade).To(HaveLen(2))
 
 		load := startLoad(ctx, registry, shoot)
@@ -161,12 +169,14 @@ var _ = Describe("The documentation of the installation", Ordered, func() {
 		Expect(second["registry-cache"]).NotTo(Equal(first["registry-cache"]))
 		expectNothingForbidden(ctx, controllerNamespace, controllerName)
 	}, SpecTimeout(5*time.Minute))
+}
 
+func runbookSpecs() {
 	// Each command fails if what it looks for is not there.
 	It("has runbooks whose commands find what they look for", func(ctx SpecContext) {
 		runbook := func(section string) string {
 			GinkgoHelper()
-			commands := docs.commands("alerts.md", section)
+			commands := docs.commands("operations/alerts.md", section)
 			Expect(commands).NotTo(BeEmpty())
 			return docs.run(ctx, strings.Replace(strings.Join(commands, ""), "host=docker.io", "host="+upstreamHost, 1))
 		}
@@ -217,7 +227,7 @@ var _ = Describe("The documentation of the installation", Ordered, func() {
 		Expect(runbook("RegistryCachePersistentVolumeFullInFourDays")).To(ContainSubstring("Listed the blobs of the volume"))
 		Expect(runbook("RegistryCacheCertificateExpires")).To(And(MatchRegexp(`Type: +registry-cache`), ContainSubstring("notAfter=")))
 	}, SpecTimeout(5*time.Minute))
-})
+}
 
 // changeBlobs has all blobs begin with something else.
 func changeBlobs(next http.Handler) http.Handler {
