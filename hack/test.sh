@@ -82,12 +82,22 @@ unit() {
   (cd test/bench && go test "${race[@]}" "$@" ./...)
 }
 
-# integration runs two packages at a time, each with control planes of its own:
-# the longest one waits most of its time. go test may not take an earlier result:
-# it does not know of the binaries that the tests build and run.
+# integration runs two packages at a time, each with control planes of its own, and
+# then the largest one in processes that have control planes of their own and share
+# its specs: they wait most of the time. go test may not take an earlier result: it
+# does not know of the binaries that the tests build and run. With arguments go test
+# runs all.
 integration() {
+  local packages=(./test/integration/... ./test/conformance ./test/monitoring) others
   hack/require.sh curl # for the script that runs on nodes
-  with integration go test -count 1 -p 2 -timeout 60m "$@" ./test/integration/... ./test/conformance ./test/monitoring
+  if [ $# -gt 0 ]; then
+    with integration go test -count 1 -p 2 -timeout 60m "$@" "${packages[@]}"
+    return
+  fi
+  others="$(go list "${packages[@]}" | grep -v /registrycache$)"
+  mapfile -t others <<<"$others"
+  with integration go test -count 1 -p 2 -timeout 30m "${others[@]}"
+  with integration go tool ginkgo -procs 3 -timeout 60m -poll-progress-after 5m ./test/integration/registrycache
 }
 
 # check_machine says whether this machine can run the test cluster: its exit code
