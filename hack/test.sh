@@ -106,11 +106,12 @@ check_machine() {
   go build -o bin/check ./test/sandbox/check && bin/check
 }
 
-# e2e runs the tests on the real cluster. Where that cannot be, nothing is built
+# e2e runs the tests on the real cluster, two packages at a time: each has a cluster of
+# its own and waits most of the time. Where that cannot be, nothing is built
 # for it, and the tests say by name that they are skipped, or fail if
 # REQUIRE_CLUSTER is set.
 e2e() {
-  local code=0 command=(go test -count 1 -p 1 -v -timeout 30m "$@" ./test/sandbox ./test/node ./test/demo ./test/e2e ./test/documentation)
+  local code=0 command=(go test -count 1 -p 2 -v -timeout 30m "$@" ./test/sandbox ./test/node ./test/demo ./test/e2e ./test/documentation)
   check_machine || code=$?
   case "$code" in
     0) with e2e "${command[@]}" ;;
