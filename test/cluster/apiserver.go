@@ -61,6 +61,9 @@ func (s *APIServer) URL() string {
 	return "https://" + net.JoinHostPort(hostAddress, strconv.Itoa(s.port))
 }
 
+// CA is the certificate authority of the API server's certificate and of its clients'.
+func (s *APIServer) CA() *secrets.Certificate { return s.ca }
+
 func (c *Cluster) startAPIServer(ctx context.Context, server *APIServer) error {
 	server.dir = filepath.Join(c.Dir, server.name)
 	if err := os.MkdirAll(server.dir, 0o750); err != nil {
@@ -101,6 +104,8 @@ func (s *APIServer) arguments() []string {
 		"--service-account-key-file=" + s.file("service-account.pub"), "--service-account-signing-key-file=" + s.serviceAccountKeyFile,
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+		// As those of Gardener, for pods that debug a node.
+		"--allow-privileged=true",
 		"--kubelet-client-certificate=" + s.file("admin.crt"), "--kubelet-client-key=" + s.file("admin.key"),
 		// The name server does not know the nodes' names.
 		"--kubelet-preferred-address-types=InternalIP",

@@ -54,6 +54,7 @@ var _ = Describe("The documentation", Ordered, ContinueOnFailure, func() {
 	})
 
 	installationSpecs()
+	gardenctlSpecs()
 	runbookSpecs()
 })
 
