@@ -25,6 +25,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/ptr"
 
 	shootv1alpha3 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/shoot/v1alpha3"
@@ -46,8 +47,8 @@ const (
 	debugPortName    = "debug"
 	defaultDebugPort = "5001"
 
-	// requestTimeout is how long a request takes unless --request-timeout says another
-	// time. An API server that is gone often drops packets.
+	// requestTimeout is how long a request takes at most unless --request-timeout says
+	// another time. An API server that is gone often drops packets.
 	requestTimeout = 20 * time.Second
 )
 
@@ -63,8 +64,9 @@ func newCluster(flags *genericclioptions.ConfigFlags) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig: %w", err)
 	}
-	if config.Timeout == 0 {
-		config.Timeout = requestTimeout
+	// Without any kubeconfig client-go takes an API server on this machine.
+	if raw, err := flags.ToRawKubeConfigLoader().RawConfig(); err == nil && len(raw.Clusters) == 0 && ptr.Deref(flags.APIServer, "") == "" && config.Host == clientcmd.ClusterDefaults.Server {
+		return nil, errors.New("there is no kubeconfig, or it is empty: target the Shoot with gardenctl, or set KUBECONFIG or --kubeconfig")
 	}
 	// Many small requests of one command are no load.
 	config.QPS, config.Burst = 50, 100

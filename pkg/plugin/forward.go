@@ -27,8 +27,11 @@ const maxInventoryBytes = 64 << 20
 // inventory returns the images that a pod has: all, or those of one repository. It
 // forwards a port for that, as kubectl port-forward does.
 func (c *cluster) inventory(ctx context.Context, p pod, repository string) (*inventory.Inventory, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
-	defer cancel()
+	if c.config.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.config.Timeout)
+		defer cancel()
+	}
 	address, stop, err := c.forward(ctx, p)
 	if err != nil {
 		return nil, c.explain(err, "create", "pods/portforward")

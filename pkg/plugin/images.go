@@ -7,7 +7,6 @@ package plugin
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,7 +20,7 @@ import (
 )
 
 func newImagesCommand(flags *genericclioptions.ConfigFlags, streams Streams) *cobra.Command {
-	output := ""
+	output := &output{}
 	cmd := &cobra.Command{
 		Use:   "images [UPSTREAM]",
 		Short: "List the images that the caches have, the last used first",
@@ -30,18 +29,18 @@ of their blobs are stored, and when they were last used. Images can share blobs,
 do not add up.
 
 A cache tells this on the loopback address of its pod only, for names of images can be
-secrets. Needs the rights to list services, statefulsets.apps and pods, and to create
-pods/portforward, in the namespace kube-system.`,
+secrets. Needs the rights to list services, statefulsets.apps and pods, and to get and
+create pods/portforward, in the namespace kube-system.`,
 		Example: `  kubectl registry-cache images
   kubectl registry-cache images docker.io
 
   # The ten largest
   kubectl registry-cache images -o json | jq -r '[.caches[].images[]] | sort_by(-.bytes)[:10][] | "\(.bytes) \(.repository)"'`,
-		Args: cobra.MaximumNArgs(1),
+		Args: arguments(0, 1, "at most one upstream"),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return completeUpstreams(cmd.Context(), flags, args), cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if output != "" && output != "json" {
-				return fmt.Errorf("output %q: must be json", output)
-			}
 			cluster, err := newCluster(flags)
 			if err != nil {
 				return err
@@ -49,14 +48,30 @@ pods/portforward, in the namespace kube-system.`,
 			return listImages(cmd.Context(), cluster, strings.Join(args, ""), output, streams)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json, with all that is known; the default is a table")
-	if err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // there is no such flag
-	}
+	output.addTo(cmd)
 	return cmd
 }
 
-// imagesOutput is what images prints as JSON.
+// completeUpstreams returns the upstreams that there are caches of, if they can be had.
+func completeUpstreams(ctx context.Context, flags *genericclioptions.ConfigFlags, args []string) []string {
+	if len(args) > 0 {
+		return nil
+	}
+	cluster, err := newCluster(flags)
+	if err != nil {
+		return nil
+	}
+	// Nobody waits longer for a completion.
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	caches, err := cluster.caches(ctx)
+	if err != nil {
+		return nil
+	}
+	return upstreamsOf(caches)
+}
+
+// imagesOutput is what images prints as JSON or YAML.
 type imagesOutput struct {
 	Caches []podImages `json:"caches"`
 }
@@ -68,7 +83,7 @@ type podImages struct {
 	inventory.Inventory
 }
 
-func listImages(ctx context.Context, cluster *cluster, upstream, output string, streams Streams) error {
+func listImages(ctx context.Context, cluster *cluster, upstream string, output *output, streams Streams) error {
 	caches, err := cluster.caches(ctx)
 	if err != nil {
 		return err
@@ -101,10 +116,8 @@ func listImages(ctx context.Context, cluster *cluster, upstream, output string, 
 		}
 	}
 	switch {
-	case output == "json":
-		encoder := json.NewEncoder(streams.Out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(listed)
+	case output.format != "":
+		return output.print(streams.Out, listed)
 	case len(caches) == 0:
 		_, _ = fmt.Fprintln(streams.Err, "No registry caches in this cluster.")
 		return nil

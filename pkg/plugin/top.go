@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
@@ -42,7 +44,8 @@ the namespace kube-system.`,
 
   # One table, of what happens within 30 seconds
   kubectl registry-cache top --once --interval 30s`,
-		Args: cobra.NoArgs,
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if interval < shortestPause {
 				return fmt.Errorf("interval %s: must be at least %s", interval, shortestPause)
@@ -51,7 +54,11 @@ the namespace kube-system.`,
 			if err != nil {
 				return err
 			}
-			return top(cmd.Context(), cluster, once, interval, streams)
+			err = top(cmd.Context(), cluster, once, interval, streams)
+			if !once && cmd.Context().Err() != nil {
+				return nil // that is how it ends
+			}
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "show one table, and end")
@@ -77,7 +84,10 @@ func top(ctx context.Context, cluster *cluster, once bool, interval time.Duratio
 	if err != nil {
 		return err
 	}
-	live := terminalWidth(streams.Out) > 0 && !once
+	live := isCapable(streams.Out) && !once
+	if live {
+		_, _ = fmt.Fprintf(streams.Err, "Looking for %s ...\n", interval)
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -92,14 +102,7 @@ func top(ctx context.Context, cluster *cluster, once bool, interval time.Duratio
 		if err != nil {
 			return err
 		}
-		if live {
-			if _, err := io.WriteString(streams.Out, clearScreen); err != nil {
-				return err
-			}
-		}
-		if len(caches) == 0 {
-			_, _ = fmt.Fprintln(streams.Err, "No registry caches in this cluster.")
-		} else if err := printTop(streams.Out, caches, before, now); err != nil {
+		if err := showTop(live, caches, before, now, streams); err != nil {
 			return err
 		}
 		if once {
@@ -109,20 +112,54 @@ func top(ctx context.Context, cluster *cluster, once bool, interval time.Duratio
 	}
 }
 
-// printTop prints what happened between two looks, and which pods did not answer.
-func printTop(out io.Writer, caches []cache, before, now map[string]sample) error {
-	width, style := terminalWidth(out), styleFor(out)
-	if err := printTable(out, width, topHeader, topRows(caches, before, now, style)); err != nil {
+// showTop shows what happened between two looks; live, in place of what is on the
+// terminal, and no more than fits there.
+func showTop(live bool, caches []cache, before, now map[string]sample, streams Streams) error {
+	text, columns, lines := "", 0, 0
+	if live {
+		columns, lines = terminalSize(streams.Out)
+		text = clearScreen
+	} else {
+		columns = terminalWidth(streams.Out)
+	}
+	if len(caches) == 0 {
+		if _, err := io.WriteString(streams.Out, text); err != nil {
+			return err
+		}
+		_, _ = fmt.Fprintln(streams.Err, "No registry caches in this cluster.")
+		return nil
+	}
+	table, err := formatTop(columns, styleFor(streams.Out), caches, before, now)
+	if err != nil {
 		return err
+	}
+	_, err = io.WriteString(streams.Out, text+firstLines(table, lines))
+	return err
+}
+
+// firstLines returns the lines of a text that fit on a terminal of so many lines, of
+// which the cursor takes one, and says how many there are besides; 0: all.
+func firstLines(text string, lines int) string {
+	all := slices.Collect(strings.Lines(text))
+	fit := lines - 2
+	if fit < 1 || len(all) <= fit+1 {
+		return text
+	}
+	return strings.Join(all[:fit], "") + fmt.Sprintf("%d more lines: enlarge the terminal, or use --once\n", len(all)-fit)
+}
+
+// formatTop returns what happened between two looks, and which pods did not answer.
+func formatTop(columns int, style style, caches []cache, before, now map[string]sample) (string, error) {
+	var text strings.Builder
+	if err := printTable(&text, columns, topHeader, topRows(caches, before, now, style)); err != nil {
+		return "", err
 	}
 	for _, c := range caches {
 		if err := now[c.name].err; err != nil {
-			if _, err := fmt.Fprintln(out, style.doubtful(truncate(c.upstream+": "+printable(err.Error()), width))); err != nil {
-				return err
-			}
+			text.WriteString(style.doubtful(truncate(c.upstream+": "+printable(err.Error()), columns)) + "\n")
 		}
 	}
-	return nil
+	return text.String(), nil
 }
 
 func look(ctx context.Context, cluster *cluster) (map[string]sample, error) {

@@ -174,7 +174,7 @@ func (p *pod) pull(ctx context.Context, source *upstreamtest.Registry, repositor
 	reference, err := containername.ParseReference(net.JoinHostPort(p.address, "5000")+"/"+repository+":v1", containername.Insecure)
 	Expect(err).NotTo(HaveOccurred())
 	transport := remote.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the certificate is for the address of the Service
+	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} // the certificate is for the address of the Service
 	defer transport.CloseIdleConnections()
 	image, err := remote.Image(reference, remote.WithTransport(transport), remote.WithContext(ctx))
 	Expect(err).NotTo(HaveOccurred())
