@@ -110,16 +110,17 @@ func readiness(found cache, style style) string {
 
 // explainCached says what each pod of a cache has of an image, and why.
 func explainCached(ctx context.Context, cluster *cluster, found cache, image reference.Named, style style) string {
-	pods, err := cluster.pods(ctx, found)
+	all, err := cluster.pods(ctx)
 	if err != nil {
 		return style.doubtful("unknown: " + err.Error())
 	}
+	pods := all[found.name]
 	if len(pods) == 0 {
 		return style.doubtful("unknown: no pod is ready that could be asked")
 	}
 	answers := make([]string, 0, len(pods))
 	for _, p := range pods {
-		listed, err := cluster.inventory(ctx, p, reference.Path(image))
+		listed, err := cluster.inventory(ctx, p.name, reference.Path(image))
 		answer := ""
 		if err != nil {
 			answer = style.doubtful("unknown: " + err.Error())

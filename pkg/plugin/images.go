@@ -8,11 +8,13 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 
@@ -95,34 +97,74 @@ func listImages(ctx context.Context, cluster *cluster, upstream string, output *
 			return fmt.Errorf("no cache has the upstream %q: %s", upstream, withoutCache(all, upstream))
 		}
 	}
-	listed := imagesOutput{Caches: []podImages{}}
-	for _, c := range caches {
-		pods, err := cluster.pods(ctx, c)
-		if err != nil {
-			return err
-		}
-		if len(pods) == 0 {
-			_, _ = fmt.Fprintf(streams.Err, "%s: no pod is ready that could be asked\n", c.upstream)
-		}
-		for _, p := range pods {
-			found, err := cluster.inventory(ctx, p, "")
-			if err != nil {
-				return err
-			}
-			if found.Truncated {
-				_, _ = fmt.Fprintf(streams.Err, "%s: pod %s has more images than it lists\n", c.upstream, p.name)
-			}
-			listed.Caches = append(listed.Caches, podImages{Upstream: c.upstream, Pod: p.name, Inventory: *found})
-		}
-	}
-	switch {
-	case output.format != "":
-		return output.print(streams.Out, listed)
-	case len(caches) == 0:
+	if len(caches) == 0 && output.format == "" {
 		_, _ = fmt.Fprintln(streams.Err, "No registry caches in this cluster.")
 		return nil
 	}
-	return printTable(streams.Out, terminalWidth(streams.Out), imagesHeader, imageRows(listed.Caches, styleFor(streams.Out), time.Now()))
+	listed, unanswered, err := askForImages(ctx, cluster, caches, streams.Err)
+	if err != nil {
+		return err
+	}
+	if output.format != "" {
+		err = output.print(streams.Out, imagesOutput{Caches: listed})
+	} else {
+		err = printTable(streams.Out, terminalWidth(streams.Out), imagesHeader, imageRows(listed, styleFor(streams.Out), time.Now()))
+	}
+	if err == nil && unanswered > 0 {
+		err = fmt.Errorf("%d of %d pods did not answer: what they have is not listed", unanswered, unanswered+len(listed))
+	}
+	return err
+}
+
+// askForImages returns the images of all pods of the caches that answer, and how many do
+// not. It says which do not, and which caches have no pod that could be asked.
+func askForImages(ctx context.Context, cluster *cluster, caches []cache, log io.Writer) (listed []podImages, unanswered int, err error) {
+	listed = []podImages{}
+	if len(caches) == 0 {
+		return listed, 0, nil
+	}
+	pods, err := cluster.pods(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, c := range caches {
+		if len(pods[c.name]) == 0 {
+			_, _ = fmt.Fprintf(log, "%s: no pod is ready that could be asked\n", c.upstream)
+		}
+		for _, p := range pods[c.name] {
+			listed = append(listed, podImages{Upstream: c.upstream, Pod: p.name})
+		}
+	}
+	failures := make([]error, len(listed))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(askAtOnce)
+	for i := range listed {
+		group.Go(func() error {
+			found, err := cluster.inventory(groupCtx, listed[i].Pod, "")
+			if isClusterError(err) {
+				return err
+			}
+			if failures[i] = err; err == nil {
+				listed[i].Inventory = *found
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, 0, err
+	}
+	answered := make([]podImages, 0, len(listed))
+	for i, of := range listed {
+		if failures[i] != nil {
+			_, _ = fmt.Fprintf(log, "%s: %s\n", of.Upstream, printable(failures[i].Error()))
+			continue
+		}
+		if of.Truncated {
+			_, _ = fmt.Fprintf(log, "%s: pod %s has more images than it lists\n", of.Upstream, of.Pod)
+		}
+		answered = append(answered, of)
+	}
+	return answered, len(listed) - len(answered), nil
 }
 
 var imagesHeader = []string{"IMAGE", "SIZE", "LAST USED", "CACHED", "DIGEST"}

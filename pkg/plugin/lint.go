@@ -7,6 +7,7 @@ package plugin
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -184,6 +185,11 @@ func (m *manifests) addObject(file string, raw []byte) error {
 		Items      []json.RawMessage `json:"items"`
 	}{}
 	if err := json.Unmarshal(raw, &object); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			// Without the names of Go's types.
+			return fmt.Errorf("not a Kubernetes object: %s is of the type %s", cmp.Or(wrong.Field, "it"), wrong.Value)
+		}
 		return fmt.Errorf("not a Kubernetes object: %w", err)
 	}
 	groupVersion, err := schema.ParseGroupVersion(object.APIVersion)

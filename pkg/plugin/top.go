@@ -12,13 +12,14 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"github.com/spf13/cobra"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 )
 
@@ -66,16 +67,17 @@ the namespace kube-system.`,
 	return cmd
 }
 
-// sample is what the metrics of the pods of a cache say, at a time.
+// sample is what the metrics of the pods of a cache say.
 type sample struct {
-	at time.Time
 	// pods are their samples by name; err is why one is missing.
 	pods map[string]counters
 	err  error
 }
 
-// counters are metrics of a pod.
+// counters are metrics of a pod at a time.
 type counters struct {
+	at time.Time
+
 	requests, hits, toNodes, fromUpstream, flights, used, total float64
 }
 
@@ -174,25 +176,52 @@ func look(ctx context.Context, cluster *cluster) (map[string]sample, error) {
 // error, but a right that is missing is.
 func lookAt(ctx context.Context, cluster *cluster, caches []cache) (map[string]sample, error) {
 	samples := make(map[string]sample, len(caches))
-	for _, c := range caches {
-		pods, err := cluster.pods(ctx, c)
-		if err != nil {
-			return nil, err
-		}
-		taken := sample{at: time.Now(), pods: make(map[string]counters, len(pods))}
-		for _, p := range pods {
-			raw, err := cluster.ask(ctx, p, "metrics")
-			if apierrors.IsForbidden(err) || ctx.Err() != nil {
-				return nil, errors.Join(err, ctx.Err())
-			}
-			if err == nil {
-				taken.pods[p.name], err = parseCounters(raw)
-			}
-			taken.err = errors.Join(taken.err, err)
-		}
-		samples[c.name] = taken
+	if len(caches) == 0 {
+		return samples, nil
 	}
-	return samples, nil
+	pods, err := cluster.pods(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var lock sync.Mutex
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(askAtOnce)
+	for _, c := range caches {
+		for _, p := range pods[c.name] {
+			group.Go(func() error {
+				counted, err := askForCounters(groupCtx, cluster, p)
+				if isClusterError(err) {
+					return err
+				}
+				lock.Lock()
+				defer lock.Unlock()
+				taken := samples[c.name]
+				if taken.pods == nil {
+					taken.pods = make(map[string]counters)
+				}
+				if taken.err = errors.Join(taken.err, err); err == nil {
+					taken.pods[p.name] = counted
+				}
+				samples[c.name] = taken
+				return nil
+			})
+		}
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return samples, ctx.Err()
+}
+
+func askForCounters(ctx context.Context, cluster *cluster, p pod) (counters, error) {
+	raw, err := cluster.ask(ctx, p, "metrics")
+	if err != nil {
+		return counters{}, err
+	}
+	at := time.Now()
+	counted, err := parseCounters(raw)
+	counted.at = at
+	return counted, err
 }
 
 func parseCounters(raw []byte) (counters, error) {
@@ -231,27 +260,27 @@ func topRows(caches []cache, before, now map[string]sample, style style) [][]cel
 			rows = append(rows, row)
 			continue
 		}
-		var done, state counters
+		var rate, state counters
 		for name, counted := range sample.pods {
 			state.flights += counted.flights
 			state.used += counted.used
 			state.total += counted.total
 			// A pod that was not there, or that began anew, tells the next time.
 			if last, ok := before[c.name].pods[name]; ok && counted.requests >= last.requests {
-				done.requests += counted.requests - last.requests
-				done.hits += counted.hits - last.hits
-				done.toNodes += counted.toNodes - last.toNodes
-				done.fromUpstream += counted.fromUpstream - last.fromUpstream
+				seconds := max(counted.at.Sub(last.at).Seconds(), 1e-3)
+				rate.requests += (counted.requests - last.requests) / seconds
+				rate.hits += (counted.hits - last.hits) / seconds
+				rate.toNodes += (counted.toNodes - last.toNodes) / seconds
+				rate.fromUpstream += (counted.fromUpstream - last.fromUpstream) / seconds
 			}
 		}
-		seconds := max(sample.at.Sub(before[c.name].at).Seconds(), 1e-3)
 		hits := "-"
-		if done.requests > 0 {
-			hits = fmt.Sprintf("%.0f%%", 100*done.hits/done.requests)
+		if rate.requests > 0 {
+			hits = fmt.Sprintf("%.0f%%", 100*rate.hits/rate.requests)
 		}
 		rows = append(rows, append(row,
-			cell{text: fmt.Sprintf("%.1f", done.requests/seconds)}, cell{text: hits},
-			cell{text: formatBytes(int64(done.toNodes/seconds)) + "/s"}, cell{text: formatBytes(int64(done.fromUpstream/seconds)) + "/s"},
+			cell{text: fmt.Sprintf("%.1f", rate.requests)}, cell{text: hits},
+			cell{text: formatBytes(int64(rate.toNodes)) + "/s"}, cell{text: formatBytes(int64(rate.fromUpstream)) + "/s"},
 			cell{text: fmt.Sprintf("%.0f", state.flights)}, usedCell(int64(state.used), int64(state.total), style)))
 	}
 	return rows

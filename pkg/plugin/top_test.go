@@ -88,10 +88,11 @@ func TestTopRows(t *testing.T) {
 
 func sampleAt(t *testing.T, at time.Time, pods map[string][]byte) map[string]sample {
 	t.Helper()
-	taken := sample{at: at, pods: make(map[string]counters)}
+	taken := sample{pods: make(map[string]counters)}
 	for name, raw := range pods {
 		counted, err := parseCounters(raw)
 		NewWithT(t).Expect(err).NotTo(HaveOccurred())
+		counted.at = at
 		taken.pods[name] = counted
 	}
 	return map[string]sample{"registry-docker-io": taken}

@@ -292,6 +292,20 @@ func TestFiftyCachesOnATerminal(t *testing.T) {
 		}
 	}
 
+	address := machineAddress(t)
+	server := startCacheServer(t, address, "http://127.0.0.1:1")
+	for _, upstreamHost := range upstreams {
+		newPod(t, upstreamHost, address, server.debugPort)
+	}
+	// As many requests as that are not made one after the other.
+	shown := runOnTerminal(t.Context(), t, 80, "top", "--once", "--interval", "1s", "--request-timeout", "5s")
+	lines := strings.Split(strings.TrimSpace(escapes.ReplaceAllString(strings.ReplaceAll(shown, "\r", ""), "")), "\n")
+	g.Expect(lines).To(HaveLen(52))
+	for i, line := range lines[1:51] {
+		g.Expect(line).To(MatchRegexp(`^%s +[01]/1 +0\.0 +- +0B/s$`, regexp.QuoteMeta(upstreams[i])))
+	}
+	g.Expect(lines[51]).To(Equal("Hidden for want of room: from upstream, fetching, used"))
+
 	t.Setenv("NO_COLOR", "1")
 	g.Expect(runOnTerminal(t.Context(), t, 80, "status")).NotTo(ContainSubstring("\x1b"))
 }
@@ -311,7 +325,7 @@ func TestTop(t *testing.T) {
 		MatchRegexp(`^UPSTREAM +PODS +REQUESTS/S +HITS +TO NODES +FROM UPSTREAM +FETCHING +USED$`),
 		MatchRegexp(`^docker\.io +1/1 +0\.0 +- +0B/s +0B/s +0 +[0-9.]+[KMGT]?i?B of [0-9.]+[KMGT]iB \([0-9]+%\)$`),
 		MatchRegexp(`^ghcr\.io +1/1 +- +- +- +- +- +-$`),
-		HavePrefix("ghcr.io: get pods/proxy in namespace kube-system: "),
+		HavePrefix("ghcr.io: pod registry-ghcr-io-0 does not answer: "),
 		BeEmpty(),
 	))
 	code, _, err = run(admin(t), "top", "--interval", "1ms")

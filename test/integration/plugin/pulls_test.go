@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,7 +46,7 @@ func TestPulls(t *testing.T) {
 	t.Cleanup(func() { _ = source.Close() })
 	address := machineAddress(t)
 	server := startCacheServer(t, address, source.URL())
-	startKubelet(t, server.inventoryPort)
+	startKubelet(t, "registry-docker-io-0", server.inventoryPort)
 	newCache(t, "docker.io", 1, nil)
 	newPod(t, "docker.io", address, server.debugPort)
 	image := pushImage(t, source, "library/app")
@@ -70,6 +71,15 @@ func TestPulls(t *testing.T) {
 	g.Expect(json.Unmarshal([]byte(expectOutput(t, Not(BeEmpty()), "images", "-o", "json")), &listed)).To(Succeed())
 	g.Expect(listed.Caches).To(ConsistOf(And(HaveField("Upstream", "docker.io"), HaveField("Pod", "registry-docker-io-0"),
 		HaveField("Images", ConsistOf(And(HaveField("Digest", digest.String()), HaveField("Missing", BeZero())))))))
+
+	// Of another cache the pod does not answer.
+	newCache(t, "ghcr.io", 1, nil)
+	newPod(t, "ghcr.io", address, server.debugPort)
+	code, out, stderr := run(admin(t), "images")
+	g.Expect(code).To(Equal(plugin.ExitFailed))
+	g.Expect(out).To(ContainSubstring("docker.io/library/app:v1"))
+	g.Expect(strings.Split(stderr, "\n")).To(HaveExactElements(
+		MatchRegexp(`^ghcr\.io: .*registry-ghcr-io-0`), Equal("Error: 1 of 2 pods did not answer: what they have is not listed"), BeEmpty()))
 
 	// One image is stored, and one is new each time.
 	kubeconfig, shown := admin(t), make(chan string)
@@ -125,9 +135,9 @@ func pull(t *testing.T, server cacheServer, repository string) {
 }
 
 // startKubelet makes the Node of the pods, and serves there the one request to kubelets
-// that the plugin causes, with the code of the real ones. The port of the inventory leads
-// to where the cache has it here.
-func startKubelet(t *testing.T, inventoryPort int) {
+// that the plugin causes, with the code of the real ones. The port of the inventory of
+// a pod leads to where the cache has it here; those of other pods lead nowhere.
+func startKubelet(t *testing.T, pod string, inventoryPort int) {
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/portForward/{namespace}/{pod}", func(w http.ResponseWriter, r *http.Request) {
@@ -136,7 +146,7 @@ func startKubelet(t *testing.T, inventoryPort int) {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		portforward.ServePortForward(w, r, forwarder{inventory.Port: inventoryPort}, r.PathValue("pod"), "", options, time.Minute, 10*time.Second, portforward.SupportedProtocols)
+		portforward.ServePortForward(w, r, forwarder{pod: inventoryPort}, r.PathValue("pod"), "", options, time.Minute, 10*time.Second, portforward.SupportedProtocols)
 	})
 	kubelet := httptest.NewTLSServer(mux)
 	t.Cleanup(kubelet.Close)
@@ -147,12 +157,17 @@ func startKubelet(t *testing.T, inventoryPort int) {
 	NewWithT(t).Expect(shoot.Status().Update(t.Context(), node)).To(Succeed())
 }
 
-// forwarder has the ports of this machine that the ports of a pod lead to.
-type forwarder map[int32]int
+// forwarder has, by the names of pods, the ports of this machine that those of their
+// inventories lead to.
+type forwarder map[string]int
 
-func (f forwarder) PortForward(ctx context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
+func (f forwarder) PortForward(ctx context.Context, pod, _ string, port int32, stream io.ReadWriteCloser) error {
 	defer func() { _ = stream.Close() }()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(f[port])))
+	target, found := f[pod]
+	if !found || port != inventory.Port {
+		return fmt.Errorf("nothing listens on port %d of pod %s", port, pod)
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(target)))
 	if err != nil {
 		return err
 	}
