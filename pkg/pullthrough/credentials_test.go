@@ -216,25 +216,30 @@ func TestCredentialsStayWithTheUpstream(t *testing.T) {
 func TestRedirectsToTheMachineItselfAreNotFollowed(t *testing.T) {
 	g := NewWithT(t)
 	var asked atomic.Int64
-	listener, err := net.Listen("tcp", "127.0.0.2:0")
-	g.Expect(err).NotTo(HaveOccurred())
-	inside := &http.Server{ReadHeaderTimeout: waitLimit, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	inside := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		asked.Add(1)
 		_, _ = io.WriteString(w, `{"token":"very-secret"}`)
-	})}
-	go func() { _ = inside.Serve(listener) }()
-	t.Cleanup(func() { _ = inside.Close() })
-	_, port, err := net.SplitHostPort(listener.Addr().String())
+	}))
+	t.Cleanup(inside.Close)
+	_, port, err := net.SplitHostPort(inside.Listener.Addr().String())
 	g.Expect(err).NotTo(HaveOccurred())
 
-	for _, host := range []string{"127.0.0.2", "[::ffff:127.0.0.2]", "localhost", "169.254.169.254"} {
+	// The upstream of the test is at 127.0.0.1, and so may lead there. Linux takes the
+	// first of these for the same.
+	for _, host := range []string{"0.0.0.0", "169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "fe80::1"} {
 		source := newOrigin(t)
-		source.answer(http.StatusTemporaryRedirect, "Location", "http://"+net.JoinHostPort(strings.Trim(host, "[]"), port)+"/x")
+		source.answer(http.StatusTemporaryRedirect, "Location", "http://"+net.JoinHostPort(host, port)+"/x")
 		cache := newCache(t, source)
-		got := get(t, cache.url("manifests", "v1"))
-		g.Expect(got.status).To(Equal(http.StatusServiceUnavailable), host)
-		g.Expect(string(got.body)).NotTo(ContainSubstring("very-secret"), host)
-		g.Expect(cache.logs.String()).To(MatchRegexp(`the upstream refers to \S+, which is in \S+ and is not asked`), host)
+		// More often than it takes for an upstream that fails to be left alone.
+		for range 5 {
+			got := get(t, cache.url("manifests", "v1"))
+			g.Expect(got.status).To(Equal(http.StatusServiceUnavailable), host)
+			g.Expect(string(got.body)).NotTo(ContainSubstring("very-secret"), host)
+		}
+		g.Expect(cache.logs.String()).To(ContainSubstring("not asked, for the upstream leads to an address of the machine itself"), host)
+		source.misbehave(nil)
+		source.tag("v1")
+		g.Expect(get(t, cache.url("manifests", "v1")).status).To(Equal(http.StatusOK), "others are not concerned")
 	}
 	g.Expect(asked.Load()).To(BeZero())
 }

@@ -6,11 +6,14 @@ package pullthrough
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -18,57 +21,96 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
+// errRefusedAddress says that an upstream leads to an address that is not asked.
+var errRefusedAddress = errors.New("not asked, for the upstream leads to an address of the machine itself, its link, or a metadata service")
+
+// embeddedIPv4 are the networks in which addresses have an IPv4 address inside, and at
+// which byte: NAT64, 6to4, and what was once called IPv4-compatible.
+var embeddedIPv4 = map[netip.Prefix]int{
+	netip.MustParsePrefix("64:ff9b::/96"): 12,
+	netip.MustParsePrefix("2002::/16"):    2,
+	netip.MustParsePrefix("::/96"):        12,
+}
+
 // dialer connects to the upstream, and to where it refers the cache: its token
-// service, and what it redirects to. The latter may be anything but an address of the
-// machine itself or of its link, where metadata services of clouds hand out
-// credentials: an upstream could have the cache ask there, and pass on what it gets.
+// service, and what it redirects to. These may be anywhere but at an address of the
+// machine itself or of its link, or at one of a cloud's metadata service, which hands
+// out credentials: an upstream could have the cache ask there, and pass on what it gets.
+// Names do not help it, for the address is looked at when it is connected to.
 type dialer struct {
 	plain, guarded *net.Dialer
-	// upstream is the host that was configured. It may have any address.
-	upstream string
-	// proxies are hosts of proxies, as configured. What these reach is their business.
+	// refused are the networks of such addresses, without the one that the upstream was
+	// configured to be in.
+	refused []netip.Prefix
+	// proxies are the hosts and ports of proxies, as configured. What these reach is
+	// their business.
 	proxies sync.Map
 }
 
 func newDialer(upstream string, timeout time.Duration) *dialer {
-	return &dialer{
-		plain:    &net.Dialer{Timeout: timeout, KeepAlive: keepAlive},
-		guarded:  &net.Dialer{Timeout: timeout, KeepAlive: keepAlive, Control: refuseOwnAddresses},
-		upstream: upstream,
-	}
+	d := &dialer{refused: refusedFrom(upstream)}
+	d.plain = &net.Dialer{Timeout: timeout, KeepAlive: keepAlive}
+	d.guarded = &net.Dialer{Timeout: timeout, KeepAlive: keepAlive, Control: d.check}
+	return d
+}
+
+// refusedFrom returns the networks to which an upstream must not lead, which oras-go
+// does not ask for tokens either. One that is configured to be in one of them, by its
+// address, has its storage there as well.
+func refusedFrom(upstream string) []netip.Prefix {
+	refused := auth.DefaultBlockedRealmPrefixes()
+	own, err := netip.ParseAddr(upstream)
+	isLoopback := strings.EqualFold(upstream, "localhost") || err == nil && own.Unmap().IsLoopback()
+	return slices.DeleteFunc(refused, func(network netip.Prefix) bool {
+		return isLoopback && network.Addr().IsLoopback() || err == nil && network.Contains(own.Unmap().WithZone(""))
+	})
 }
 
 // proxy is that of the environment.
 func (d *dialer) proxy(request *http.Request) (*url.URL, error) {
 	proxy, err := http.ProxyFromEnvironment(request)
 	if proxy != nil {
-		d.proxies.Store(proxy.Hostname(), true)
+		port := proxy.Port()
+		if port == "" {
+			port = map[string]string{"http": "80", "https": "443"}[proxy.Scheme]
+		}
+		d.proxies.Store(strings.ToLower(net.JoinHostPort(proxy.Hostname(), port)), true)
 	}
 	return proxy, err
 }
 
 func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	if _, isProxy := d.proxies.Load(host); isProxy || host == d.upstream {
+	if _, isProxy := d.proxies.Load(strings.ToLower(address)); isProxy {
 		return d.plain.DialContext(ctx, network, address)
 	}
 	return d.guarded.DialContext(ctx, network, address)
 }
 
-// refuseOwnAddresses is asked about each address just before it is connected to,
-// whatever name it was looked up by. oras-go refuses the same ones for token services.
-func refuseOwnAddresses(_, address string, _ syscall.RawConn) error {
+// check is asked about each address just before it is connected to, whatever name it was
+// looked up by.
+func (d *dialer) check(_, address string, _ syscall.RawConn) error {
 	target, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return fmt.Errorf("address %q: %w", address, err)
 	}
 	ip := target.Addr().Unmap().WithZone("")
-	for _, prefix := range auth.DefaultBlockedRealmPrefixes() {
-		if prefix.Contains(ip) {
-			return fmt.Errorf("the upstream refers to %s, which is in %s and is not asked", ip, prefix)
+	for _, candidate := range append(embedded(ip), ip) {
+		if slices.ContainsFunc(d.refused, func(network netip.Prefix) bool { return network.Contains(candidate) }) {
+			return fmt.Errorf("%s: %w", ip, errRefusedAddress)
+		}
+	}
+	return nil
+}
+
+// embedded returns the IPv4 address inside an IPv6 one, if there is one.
+func embedded(ip netip.Addr) []netip.Addr {
+	if ip.IsLoopback() || ip.IsUnspecified() {
+		return nil
+	}
+	for network, at := range embeddedIPv4 {
+		if network.Contains(ip) {
+			bytes := ip.As16()
+			return []netip.Addr{netip.AddrFrom4([4]byte(bytes[at : at+4]))}
 		}
 	}
 	return nil

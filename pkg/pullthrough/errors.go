@@ -40,6 +40,9 @@ func (e *upstreamError) Unwrap() error { return e.cause }
 
 // temporary says whether it may be different the next time.
 func (e *upstreamError) temporary() bool {
+	if errors.Is(e.cause, errRefusedAddress) {
+		return false
+	}
 	switch e.status {
 	case 0, http.StatusTooManyRequests, http.StatusRequestTimeout:
 		return true
@@ -92,7 +95,8 @@ func answer(err, unknown error) error {
 // has said so, or the client has gone.
 func (e *Engine) logFailure(ctx context.Context, err error, attributes ...any) {
 	var gone *clientError
-	if ctx.Err() != nil || !isTemporary(err) || errors.As(err, &gone) {
+	hasSaidSo := !isTemporary(err) && !errors.Is(err, errRefusedAddress)
+	if ctx.Err() != nil || hasSaidSo || errors.As(err, &gone) {
 		return
 	}
 	e.log.Warn("Cannot answer from store or upstream", append(attributes, "error", redact(err))...)
