@@ -125,7 +125,7 @@ func TestCommands(t *testing.T) {
 	}
 	for i, entry := range all {
 		g.Expect(used[i]).To(BeTrue(), "there is no block for %+v", entry)
-		g.Expect((entry.Run == "") != (entry.Not == "")).To(BeTrue(), "%+v: either a suite or a reason", entry)
+		g.Expect(entry.Run == "").NotTo(Equal(entry.Not == ""), "%+v: either a suite or a reason", entry)
 		if entry.Run != "" {
 			g.Expect(filepath.Join(root, entry.Run)).To(BeADirectory())
 		}
