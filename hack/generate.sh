@@ -17,7 +17,12 @@ apis=(./pkg/apis/config/v1alpha1 ./pkg/apis/mirror/v1alpha1 ./pkg/apis/registry/
 "$controller_gen" crd:headerFile=hack/boilerplate.yaml.txt paths=./pkg/apis/shoot/v1alpha3 output:crd:dir=pkg/resources/crd
 "$defaulter_gen" --go-header-file hack/boilerplate.go.txt --output-file zz_generated.defaults.go "${apis[@]/#\.\//$module/}"
 
-"$crd_ref_docs" --log-level ERROR --config hack/api-reference.yaml --renderer markdown \
-  --source-path pkg/apis --output-path docs/usage/api-reference.md
+# reference CONFIG SOURCE PAGE
+reference() {
+  "$crd_ref_docs" --log-level ERROR --config "$1" --renderer markdown --source-path "$2" --output-path "$3"
+}
+reference hack/api-reference.yaml pkg/apis docs/usage/api-reference.md
+reference hack/api-reference-others.yaml pkg/apis/shoot docs/usage/registrycache-reference.md
+reference hack/api-reference-others.yaml pkg/apis/config docs/cache-configuration-reference.md
 
 go run ./hack/charts -registration example/controller-registration.yaml

@@ -83,12 +83,22 @@ unit() {
   (cd test/bench && go test "${race[@]}" "$@" ./...)
 }
 
-# integration runs two packages at a time, each with control planes of its own:
-# the longest one waits most of its time. go test may not take an earlier result:
-# it does not know of the binaries that the tests build and run.
+# integration runs two packages at a time, each with control planes of its own, and
+# then the largest one in processes that have control planes of their own and share
+# its specs: they wait most of the time. go test may not take an earlier result: it
+# does not know of the binaries that the tests build and run. With arguments go test
+# runs all.
 integration() {
+  local packages=(./test/integration/... ./test/conformance ./test/monitoring) others
   hack/require.sh curl # for the script that runs on nodes
-  with integration go test -count 1 -p 2 -timeout 60m "$@" ./test/integration/... ./test/conformance ./test/monitoring
+  if [ $# -gt 0 ]; then
+    with integration go test -count 1 -p 2 -timeout 60m "$@" "${packages[@]}"
+    return
+  fi
+  others="$(go list "${packages[@]}" | grep -v /registrycache$)"
+  mapfile -t others <<<"$others"
+  with integration go test -count 1 -p 2 -timeout 30m "${others[@]}"
+  with integration go tool ginkgo -procs 3 -timeout 60m -poll-progress-after 5m ./test/integration/registrycache
 }
 
 # check_machine says whether this machine can run the test cluster: its exit code
@@ -97,11 +107,12 @@ check_machine() {
   go build -o bin/check ./test/sandbox/check && bin/check
 }
 
-# e2e runs the tests on the real cluster. Where that cannot be, nothing is built
+# e2e runs the tests on the real cluster, two packages at a time: each has a cluster of
+# its own and waits most of the time. Where that cannot be, nothing is built
 # for it, and the tests say by name that they are skipped, or fail if
 # REQUIRE_CLUSTER is set.
 e2e() {
-  local code=0 command=(go test -count 1 -p 1 -v -timeout 30m "$@" ./test/sandbox ./test/node ./test/demo ./test/e2e ./test/documentation)
+  local code=0 command=(go test -count 1 -p 2 -v -timeout 30m "$@" ./test/sandbox ./test/node ./test/demo ./test/e2e ./test/documentation)
   check_machine || code=$?
   case "$code" in
     0) with e2e "${command[@]}" ;;

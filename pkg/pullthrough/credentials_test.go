@@ -9,6 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -207,6 +209,34 @@ func TestCredentialsStayWithTheUpstream(t *testing.T) {
 	}
 	g.Expect(leaked.Load()).To(BeZero())
 	g.Expect(cache.logs.String()).NotTo(ContainSubstring("very-secret"))
+}
+
+// An upstream could otherwise have the cache ask what only the pod reaches, such as
+// the metadata service of a cloud, and pass it on as a manifest.
+func TestRedirectsToTheMachineItselfAreNotFollowed(t *testing.T) {
+	g := NewWithT(t)
+	var asked atomic.Int64
+	listener, err := net.Listen("tcp", "127.0.0.2:0")
+	g.Expect(err).NotTo(HaveOccurred())
+	inside := &http.Server{ReadHeaderTimeout: waitLimit, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		_, _ = io.WriteString(w, `{"token":"very-secret"}`)
+	})}
+	go func() { _ = inside.Serve(listener) }()
+	t.Cleanup(func() { _ = inside.Close() })
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	g.Expect(err).NotTo(HaveOccurred())
+
+	for _, host := range []string{"127.0.0.2", "[::ffff:127.0.0.2]", "localhost", "169.254.169.254"} {
+		source := newOrigin(t)
+		source.answer(http.StatusTemporaryRedirect, "Location", "http://"+net.JoinHostPort(strings.Trim(host, "[]"), port)+"/x")
+		cache := newCache(t, source)
+		got := get(t, cache.url("manifests", "v1"))
+		g.Expect(got.status).To(Equal(http.StatusServiceUnavailable), host)
+		g.Expect(string(got.body)).NotTo(ContainSubstring("very-secret"), host)
+		g.Expect(cache.logs.String()).To(MatchRegexp(`the upstream refers to \S+, which is in \S+ and is not asked`), host)
+	}
+	g.Expect(asked.Load()).To(BeZero())
 }
 
 func TestCredentialsRotateUnderLoad(t *testing.T) {

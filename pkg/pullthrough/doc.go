@@ -11,7 +11,7 @@
 //   - spool.go: the growing file that a flight writes and its clients read
 //   - content.go, serve.go: a blob as one client reads it, and gets it
 //   - download.go: one blob from the upstream, with its interruptions
-//   - remote.go, breaker.go: the upstream itself, its credentials and its time
+//   - remote.go, dial.go, breaker.go: the upstream itself, its credentials and its time
 //     limits, and when it is left alone
 //   - tags.go, manifests.go, listings.go: everything that is not a blob, which
 //     calls.go asks for once

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -66,7 +65,7 @@ func (k kind) String() string { return [kinds]string{typeManifest, typeBlob, typ
 
 // remote is the upstream. It asks at most as often as the limits allow, with
 // credentials for itself and its token service only, and follows redirects
-// without them.
+// without them, but not to addresses that [dialer] refuses.
 type remote struct {
 	base        *url.URL
 	userAgent   string
@@ -102,10 +101,10 @@ func newRemote(config Config, metrics *metrics) (*remote, error) {
 	if err != nil {
 		return nil, fmt.Errorf("remote URL: %w", err)
 	}
-	dialer := &net.Dialer{Timeout: config.Limits.Connect, KeepAlive: keepAlive}
+	dialer := newDialer(base.Hostname(), config.Limits.Connect)
 	transport := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dialer.DialContext,
+		Proxy:               dialer.proxy,
+		DialContext:         dialer.dial,
 		TLSHandshakeTimeout: config.Limits.Connect,
 		// This transport speaks HTTP/1.1 only: each layer has a connection of its own,
 		// as where nodes pull directly, and not a share of one.

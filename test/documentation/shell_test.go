@@ -55,7 +55,7 @@ func newDocumentation(root string) *documentation {
 		Expect(os.Symlink(binary, filepath.Join(tools, tool))).To(Succeed())
 	}
 	for name, kubeconfig := range map[string][]byte{
-		"garden": land.Garden.Kubeconfig, "runtime": land.Seed.Kubeconfig, "seed": land.Seed.Kubeconfig,
+		"garden": land.Garden.Kubeconfig, "runtime": land.Seed.Kubeconfig, "seed": land.Seed.Kubeconfig, "shoot": land.Shoot.Kubeconfig,
 	} {
 		Expect(os.WriteFile(filepath.Join(d.dir, name+".kubeconfig"), kubeconfig, 0o600)).To(Succeed())
 	}

@@ -6,11 +6,16 @@ package registrycache_test
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/gexec"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	productcharts "github.com/gardener/gardener-extension-registry-cache/charts"
@@ -53,14 +58,33 @@ var _ = Describe("Charts", func() {
 	}
 })
 
-// All specs have been at work by then, and the control planes are still there.
-var _ = AfterSuite(func() {
+// All specs have been at work by then, and the control planes are still there. In a
+// parallel run each process has seen some of the requests.
+var _ = SynchronizedAfterSuite(func() {
+	if environment == nil {
+		return // it did not start, and that was told
+	}
 	requests, err := environment.SeedAudit.Requests(extensionUser)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(requests).NotTo(BeEmpty())
 	Expect(rights.Refused(requests)).To(BeEmpty(), "the chart gives all rights that are asked for")
-	if config, _ := GinkgoConfiguration(); len(config.FocusStrings) > 0 || len(config.FocusFiles) > 0 {
+	encoded, err := json.Marshal(requests)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(os.WriteFile(filepath.Join(requestsFolder, strconv.Itoa(GinkgoParallelProcess())), encoded, 0o600)).To(Succeed())
+}, func() {
+	defer gexec.CleanupBuildArtifacts()
+	defer func() { Expect(os.RemoveAll(requestsFolder)).To(Succeed()) }()
+	config, _ := GinkgoConfiguration()
+	if environment == nil || len(config.FocusStrings) > 0 || len(config.FocusFiles) > 0 {
 		return // what did not run has used nothing
+	}
+	var requests []rights.Request
+	for process := range config.ParallelTotal {
+		encoded, err := os.ReadFile(filepath.Join(requestsFolder, strconv.Itoa(process+1)))
+		Expect(err).NotTo(HaveOccurred())
+		var some []rights.Request
+		Expect(json.Unmarshal(encoded, &some)).To(Succeed())
+		requests = append(requests, some...)
 	}
 	objects, err := charts.Controller(nil).Objects()
 	Expect(err).NotTo(HaveOccurred())

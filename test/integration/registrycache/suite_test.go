@@ -53,6 +53,8 @@ var (
 	seed, shoot client.Client
 	// extensionBinary and cacheBinary are the programs under test.
 	extensionBinary, cacheBinary string
+	// requestsFolder is that of [shared].
+	requestsFolder string
 	// extensionSession is the running controller with its webhook, which serves
 	// health checks at healthURL.
 	extensionSession *gexec.Session
@@ -64,18 +66,38 @@ func TestRegistryCache(t *testing.T) {
 	RunSpecs(t, "Registry Cache Integration Suite")
 }
 
-var _ = BeforeSuite(func(ctx SpecContext) {
+// shared is what the first process of a parallel run hands to all.
+type shared struct {
+	// ExtensionBinary and CacheBinary are the programs under test, and Requests is a
+	// folder for what each process has seen of requests of the extension.
+	ExtensionBinary, CacheBinary, Requests string
+}
+
+// Each process has control planes and a controller of its own.
+var _ = SynchronizedBeforeSuite(func() []byte {
+	var (
+		s   shared
+		err error
+	)
+	s.ExtensionBinary, err = gexec.Build("github.com/gardener/gardener-extension-registry-cache/cmd/gardener-extension-registry-cache")
+	Expect(err).NotTo(HaveOccurred())
+	s.CacheBinary, err = gexec.Build("github.com/gardener/gardener-extension-registry-cache/cmd/registry-cache")
+	Expect(err).NotTo(HaveOccurred())
+	s.Requests, err = os.MkdirTemp("", "requests-")
+	Expect(err).NotTo(HaveOccurred())
+	encoded, err := json.Marshal(s)
+	Expect(err).NotTo(HaveOccurred())
+	return encoded
+}, func(ctx SpecContext, encoded []byte) {
 	logf.SetLogger(zap.New(zap.WriteTo(GinkgoWriter), zap.UseDevMode(true)))
 	SetDefaultEventuallyTimeout(30 * time.Second)
 	SetDefaultEventuallyPollingInterval(100 * time.Millisecond)
 
-	var err error
-	extensionBinary, err = gexec.Build("github.com/gardener/gardener-extension-registry-cache/cmd/gardener-extension-registry-cache")
-	Expect(err).NotTo(HaveOccurred())
-	cacheBinary, err = gexec.Build("github.com/gardener/gardener-extension-registry-cache/cmd/registry-cache")
-	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(gexec.CleanupBuildArtifacts)
+	var s shared
+	Expect(json.Unmarshal(encoded, &s)).To(Succeed())
+	extensionBinary, cacheBinary, requestsFolder = s.ExtensionBinary, s.CacheBinary, s.Requests
 
+	var err error
 	environment, err = control.Start(ctx, control.Options{})
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(environment.Stop)
