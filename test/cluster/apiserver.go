@@ -100,7 +100,9 @@ func (s *APIServer) arguments() []string {
 		"--service-cluster-ip-range=" + s.services,
 		"--service-account-key-file=" + s.file("service-account.pub"), "--service-account-signing-key-file=" + s.serviceAccountKeyFile,
 		"--service-account-issuer=https://kubernetes.default.svc",
-		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged",
+		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+		// As those of Gardener, for pods that debug a node.
+		"--allow-privileged=true",
 		"--kubelet-client-certificate=" + s.file("admin.crt"), "--kubelet-client-key=" + s.file("admin.key"),
 		// The name server does not know the nodes' names.
 		"--kubelet-preferred-address-types=InternalIP",

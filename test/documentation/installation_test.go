@@ -62,6 +62,7 @@ var _ = Describe("The documentation", Ordered, ContinueOnFailure, func() {
 	nodeSpecs()
 	usageSpecs()
 	pluginSpecs()
+	operationsSpecs()
 	developmentSpecs()
 	removalSpecs()
 })

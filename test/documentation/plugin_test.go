@@ -28,6 +28,8 @@ export HOME=$PWD/home PATH=$PWD/home/.local/bin:$PATH`)
 	It("shows how the caches are, also to scripts", func(ctx SpecContext) {
 		expectPull(ctx, false)
 		commands, printed := docs.console(page, "status", 1)
+		// A cache reports twice a minute at most.
+		Eventually(docs.try).WithArguments(ctx, commands).WithTimeout(2 * time.Minute).Should(MatchRegexp(`(?m)^docker\.io +1/1 +[0-9]+%`))
 		Expect(table(docs.run(ctx, commands), printed[0])).To(ConsistOf(
 			MatchRegexp(`^docker\.io +1/1 +[0-9]+% +[0-9.]+.iB of [0-9]+[KMGT]iB \([0-9]+%\) +none +[0-9]+ +https://10\.96\.[0-9.]+:5000 +-$`),
 			HavePrefix("upstream.test ")))
