@@ -61,6 +61,9 @@ func (s *APIServer) URL() string {
 	return "https://" + net.JoinHostPort(hostAddress, strconv.Itoa(s.port))
 }
 
+// CA is the certificate authority of the API server's certificate and of its clients'.
+func (s *APIServer) CA() *secrets.Certificate { return s.ca }
+
 func (c *Cluster) startAPIServer(ctx context.Context, server *APIServer) error {
 	server.dir = filepath.Join(c.Dir, server.name)
 	if err := os.MkdirAll(server.dir, 0o750); err != nil {

@@ -57,6 +57,7 @@ var _ = Describe("The documentation", Ordered, ContinueOnFailure, func() {
 	})
 
 	installationSpecs()
+	gardenctlSpecs()
 	runbookSpecs()
 	lifecycleSpecs()
 	nodeSpecs()

@@ -5,18 +5,13 @@
 package documentation_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
@@ -45,7 +40,9 @@ func nodeSpecs() {
 	}, SpecTimeout(time.Minute))
 
 	It("gives a shell on the node", func(ctx SpecContext) {
-		pushTools(ctx)
+		image, err := landscape.NewProgramImage(ctx, "/usr/sbin/chroot")
+		Expect(err).NotTo(HaveOccurred())
+		Expect(landscape.Push(ctx, registry, "tools", "v1", image)).To(Succeed())
 		shell := strings.Replace(docs.commands(page, look, 1)[0], "registry.example.com/tools", upstreamHost+"/tools", 1)
 		Expect(os.WriteFile(filepath.Join(docs.dir, "debug.sh"), []byte(shell), 0o600)).To(Succeed())
 		// With a terminal, as a person has.
@@ -111,26 +108,4 @@ func awaitHostsTOML(ctx context.Context, there bool) {
 	defer cancel()
 	_, err := land.AwaitHostsTOML(ctx, popularHost, there)
 	Expect(err).NotTo(HaveOccurred())
-}
-
-// pushTools pushes an image with chroot, which is the machine's.
-func pushTools(ctx context.Context) {
-	GinkgoHelper()
-	image, err := landscape.NewImage(0, 0)
-	Expect(err).NotTo(HaveOccurred())
-	folder := filepath.Join(docs.dir, "tools")
-	docs.run(ctx, `mkdir -p tools/usr/bin
-program=$(command -v chroot)
-cp -L $program tools/usr/bin/chroot
-for library in $(ldd $program | grep -o '/[^ ]*'); do
-  mkdir -p tools$(dirname $library)
-  cp -L $library tools$library
-done`)
-	archive, err := exec.CommandContext(ctx, "tar", "-c", "-C", folder, ".").Output()
-	Expect(err).NotTo(HaveOccurred())
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive)), nil })
-	Expect(err).NotTo(HaveOccurred())
-	image, err = mutate.AppendLayers(image, layer)
-	Expect(err).NotTo(HaveOccurred())
-	Expect(landscape.Push(ctx, registry, "tools", "v1", image)).To(Succeed())
 }

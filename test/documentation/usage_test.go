@@ -35,19 +35,20 @@ func usageSpecs() {
 	It("gives a cache credentials, and changes them", func(ctx SpecContext) {
 		docs.run(ctx, "export KUBECONFIG=garden.kubeconfig")
 		docs.run(ctx, "sed '1,/^---$/d; s/^  name: good$/  name: example/' example/admission/good.yaml | kubectl create -f -")
-		give, change := docs.commands(credentials, "Give a cache credentials"), docs.commands(credentials, "Change the credentials")
-		Expect(give).To(HaveLen(1))
-		Expect(change).To(HaveLen(1))
-		Expect(docs.run(ctx, give[0])).To(ContainSubstring("secret/example-registry-v1 created"))
-		patchExample(ctx, docs.yaml(credentials, "Give a cache credentials")[0])
+		// Other pages have an example-registry too.
+		own := func(text string) string { return strings.ReplaceAll(text, "example-registry-v", "own-registry-v") }
+		give := own(docs.commands(credentials, "Give a cache credentials")[0])
+		change := own(docs.commands(credentials, "Change the credentials")[0])
+		Expect(docs.run(ctx, give)).To(ContainSubstring("secret/own-registry-v1 created"))
+		patchExample(ctx, own(docs.yaml(credentials, "Give a cache credentials")[0]))
 
 		By("changing them, before and after there is a Secret")
-		output, err := docs.try(ctx, change[0])
+		output, err := docs.try(ctx, change)
 		Expect(err).To(HaveOccurred())
-		Expect(output).To(ContainSubstring(`secrets "example-registry-v2" not found`))
-		docs.run(ctx, strings.Replace(give[0], "example-registry-v1", "example-registry-v2", 1))
-		docs.run(ctx, change[0])
-		Expect(docs.run(ctx, "kubectl -n garden-dev get shoot example -o jsonpath='{.spec.resources[*].resourceRef.name}'")).To(Equal("example-registry-v2"))
+		Expect(output).To(ContainSubstring(`secrets "own-registry-v2" not found`))
+		docs.run(ctx, strings.Replace(give, "own-registry-v1", "own-registry-v2", 1))
+		docs.run(ctx, change)
+		Expect(docs.run(ctx, "kubectl -n garden-dev get shoot example -o jsonpath='{.spec.resources[*].resourceRef.name}'")).To(Equal("own-registry-v2"))
 	}, SpecTimeout(time.Minute))
 
 	It("tells in the garden whether the Shoot's caches are well", func(ctx SpecContext) {

@@ -14,8 +14,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -147,6 +149,32 @@ func NewImage(layers int, size int64) (v1.Image, error) {
 	config.OS, config.Architecture = "linux", runtime.GOARCH
 	config.Config.Entrypoint = []string{"/pause"}
 	return mutate.ConfigFile(image, config)
+}
+
+// NewProgramImage returns an image with a program of this machine, and the libraries
+// that it loads, all where they are here.
+func NewProgramImage(ctx context.Context, program string) (v1.Image, error) {
+	libraries, err := exec.CommandContext(ctx, "ldd", program).Output() //nolint:gosec // the program is what the test names
+	if err != nil {
+		return nil, fmt.Errorf("list libraries of %s: %w", program, err)
+	}
+	image, err := NewImage(0, 0)
+	if err != nil {
+		return nil, err
+	}
+	for _, field := range append(strings.Fields(string(libraries)), program) {
+		if !strings.HasPrefix(field, "/") {
+			continue
+		}
+		content, err := os.ReadFile(field) //nolint:gosec // a program or library of the machine
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", field, err)
+		}
+		if image, err = appendFile(image, strings.TrimPrefix(field, "/"), 0o755, content); err != nil {
+			return nil, err
+		}
+	}
+	return image, nil
 }
 
 // NewIndex returns an index of an image for this platform and one for another,
