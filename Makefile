@@ -51,6 +51,10 @@ images: ## Build the container images into bin/images; REGISTRY= pushes them.
 charts: ## Pack the Helm charts into bin/charts; REGISTRY= pushes them.
 	@hack/charts.sh
 
+.PHONY: plugin
+plugin: ## Pack the kubectl plugin for all platforms into bin/plugin.
+	@hack/plugin.sh
+
 .PHONY: release-artifacts
 release-artifacts: ## Push images and charts to REGISTRY=, as make images does.
 	@hack/release.sh

@@ -244,7 +244,7 @@ func isLost(report shootv1alpha3.ReplicaReport) bool {
 }
 
 // sum returns the status of a cache with these replicas, without the replicas. If there
-// are none, it is what was last known, but not ready.
+// are none, it is what was last known, but not ready, and without a time, which stays.
 func sum(replicas map[string]shootv1alpha3.ReplicaReport, last shootv1alpha3.Report) shootv1alpha3.RegistryCacheStatus {
 	status := shootv1alpha3.RegistryCacheStatus{}
 	if len(replicas) == 0 {
@@ -259,6 +259,9 @@ func sum(replicas map[string]shootv1alpha3.ReplicaReport, last shootv1alpha3.Rep
 		status.TotalBytes += replica.TotalBytes
 		status.Blobs += replica.Blobs
 		status.UpstreamLeftAlone = status.UpstreamLeftAlone || replica.UpstreamLeftAlone
+		if status.LastReportTime == nil || status.LastReportTime.Before(replica.Time) {
+			status.LastReportTime = replica.Time
+		}
 		if failure := replica.LastUpstreamError; failure != nil && (status.LastUpstreamError == nil || isLater(failure, status.LastUpstreamError)) {
 			status.LastUpstreamError = failure
 		}
@@ -297,6 +300,9 @@ func newPatch(status shootv1alpha3.RegistryCacheStatus) mergePatch {
 	}}
 	if status.HitRatio != "" {
 		patch.Status["hitRatio"] = status.HitRatio
+	}
+	if status.LastReportTime != nil {
+		patch.Status["lastReportTime"] = status.LastReportTime
 	}
 	return patch
 }

@@ -33,8 +33,10 @@ func TestSum(t *testing.T) {
 	a := shootv1alpha3.Report{Ready: true, Requests: 2, Hits: 2, UsedBytes: 10, TotalBytes: 100, Blobs: 3, LastUpstreamError: late}
 	b := shootv1alpha3.Report{Requests: 1, UsedBytes: 20, TotalBytes: 100, Blobs: 4, UpstreamLeftAlone: true, LastUpstreamError: early}
 
-	both := sum(map[string]shootv1alpha3.ReplicaReport{"a": {Report: a}, "b": {Report: b}}, shootv1alpha3.Report{})
-	g.Expect(both).To(Equal(shootv1alpha3.RegistryCacheStatus{HitRatio: "66%", Report: shootv1alpha3.Report{
+	both := sum(map[string]shootv1alpha3.ReplicaReport{
+		"a": {Report: a, Time: ptr.To(metav1.Unix(3, 0))}, "b": {Report: b, Time: ptr.To(metav1.Unix(4, 0))}, "of an older version": {},
+	}, shootv1alpha3.Report{})
+	g.Expect(both).To(Equal(shootv1alpha3.RegistryCacheStatus{HitRatio: "66%", LastReportTime: ptr.To(metav1.Unix(4, 0)), Report: shootv1alpha3.Report{
 		Ready: true, Requests: 3, Hits: 2, UsedBytes: 30, TotalBytes: 200, Blobs: 7, UpstreamLeftAlone: true, LastUpstreamError: late,
 	}}))
 
@@ -42,6 +44,7 @@ func TestSum(t *testing.T) {
 	g.Expect(none.Ready).To(BeFalse())
 	g.Expect(none.Blobs).To(BeEquivalentTo(3))
 	g.Expect(none.HitRatio).To(Equal("100%"))
+	g.Expect(newPatch(none).Status).NotTo(HaveKey("lastReportTime"), "what stands there stays")
 
 	g.Expect(sum(map[string]shootv1alpha3.ReplicaReport{"a": {Report: shootv1alpha3.Report{Ready: true}}}, shootv1alpha3.Report{}).HitRatio).To(BeEmpty(), "of no requests there is no ratio")
 }

@@ -25,6 +25,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/ptr"
 
 	shootv1alpha3 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/shoot/v1alpha3"
@@ -43,11 +44,14 @@ const (
 
 	serverPort = "5000"
 
+	// askAtOnce is how many pods are asked at the same time.
+	askAtOnce = 8
+
 	debugPortName    = "debug"
 	defaultDebugPort = "5001"
 
-	// requestTimeout is how long a request takes unless --request-timeout says another
-	// time. An API server that is gone often drops packets.
+	// requestTimeout is how long a request takes at most unless --request-timeout says
+	// another time. An API server that is gone often drops packets.
 	requestTimeout = 20 * time.Second
 )
 
@@ -63,8 +67,9 @@ func newCluster(flags *genericclioptions.ConfigFlags) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig: %w", err)
 	}
-	if config.Timeout == 0 {
-		config.Timeout = requestTimeout
+	// Without any kubeconfig client-go takes an API server on this machine.
+	if raw, err := flags.ToRawKubeConfigLoader().RawConfig(); err == nil && len(raw.Clusters) == 0 && ptr.Deref(flags.APIServer, "") == "" && config.Host == clientcmd.ClusterDefaults.Server {
+		return nil, errors.New("there is no kubeconfig, or it is empty: target the Shoot with gardenctl, or set KUBECONFIG or --kubeconfig")
 	}
 	// Many small requests of one command are no load.
 	config.QPS, config.Burst = 50, 100
@@ -154,21 +159,23 @@ type pod struct {
 	debugPort string
 }
 
-// pods returns the pods of a cache that are ready.
-func (c *cluster) pods(ctx context.Context, of cache) ([]pod, error) {
-	pods, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: labelApp + "=" + of.name + "," + labelUpstreamHost})
+// pods returns the pods that are ready by the names of their caches.
+func (c *cluster) pods(ctx context.Context) (map[string][]pod, error) {
+	pods, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: labelUpstreamHost})
 	if err != nil {
 		return nil, c.explain(err, "list", "pods")
 	}
-	var ready []pod
+	ready := make(map[string][]pod)
 	for _, p := range pods.Items {
 		if slices.ContainsFunc(p.Status.Conditions, func(condition corev1.PodCondition) bool {
 			return condition.Type == corev1.PodReady && condition.Status == corev1.ConditionTrue
 		}) {
-			ready = append(ready, pod{name: p.Name, debugPort: debugPort(p)})
+			ready[p.Labels[labelApp]] = append(ready[p.Labels[labelApp]], pod{name: p.Name, debugPort: debugPort(p)})
 		}
 	}
-	slices.SortFunc(ready, func(a, b pod) int { return strings.Compare(a.name, b.name) })
+	for _, pods := range ready {
+		slices.SortFunc(pods, func(a, b pod) int { return strings.Compare(a.name, b.name) })
+	}
 	return ready, nil
 }
 
@@ -187,9 +194,21 @@ func debugPort(p corev1.Pod) string {
 func (c *cluster) ask(ctx context.Context, p pod, path string) ([]byte, error) {
 	raw, err := c.client.CoreV1().Pods(namespace).ProxyGet("http", p.name, p.debugPort, path, nil).DoRaw(ctx)
 	if err != nil {
-		return nil, c.explain(err, "get", "pods/proxy")
+		return nil, c.explainPod(err, p.name, "get", "pods/proxy")
 	}
 	return raw, nil
+}
+
+// clusterError is an error that all requests would have.
+type clusterError struct{ error }
+
+// Unwrap returns the error itself.
+func (e clusterError) Unwrap() error { return e.error }
+
+// isClusterError says whether it makes no sense to ask another pod.
+func isClusterError(err error) bool {
+	var all clusterError
+	return errors.As(err, &all) || errors.Is(err, context.Canceled)
 }
 
 // refusal is how an API server says which right is missing.
@@ -205,16 +224,25 @@ func (c *cluster) explain(err error, verb, resource string) error {
 		if refused := refusal.FindStringSubmatch(err.Error()); len(refused) > 1 && refused[1] != "" {
 			verb = refused[1]
 		}
-		return fmt.Errorf("your user lacks the right to %s %s in namespace %s: ask an administrator of the cluster for a Role with the verb %q on %q (%w)",
-			verb, resource, namespace, verb, resource, err)
+		return clusterError{fmt.Errorf("your user lacks the right to %s %s in namespace %s: ask an administrator of the cluster for a Role with the verb %q on %q (%w)",
+			verb, resource, namespace, verb, resource, err)}
 	case apierrors.IsUnauthorized(err):
-		return fmt.Errorf("the API server %s does not accept your credentials: they may have expired, get a new kubeconfig or target the Shoot again (%w)", c.host, err)
+		return clusterError{fmt.Errorf("the API server %s does not accept your credentials: they may have expired, get a new kubeconfig or target the Shoot again (%w)", c.host, err)}
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.As(err, &failed), isNetwork(err):
 		return fmt.Errorf("the API server %s does not answer: the Shoot may be hibernated or deleted, or the kubeconfig be of another network (%w)", c.host, err)
 	}
 	return fmt.Errorf("%s %s in namespace %s: %w", verb, resource, namespace, err)
+}
+
+// explainPod is explain for what a pod is asked by way of the API server, which has just
+// answered.
+func (c *cluster) explainPod(err error, pod, verb, resource string) error {
+	if explained := c.explain(err, verb, resource); isClusterError(explained) {
+		return explained
+	}
+	return fmt.Errorf("pod %s does not answer: %w", pod, err)
 }
 
 func isNetwork(err error) bool {

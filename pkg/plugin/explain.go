@@ -26,11 +26,12 @@ func newExplainCommand(flags *genericclioptions.ConfigFlags, streams Streams) *c
 cache that it leads to, and whether the cache has the image, and why.
 
 Needs the rights to list services and statefulsets.apps in the namespace kube-system
-and, to ask the cache, to list pods and to create pods/portforward there; without these
-it says so. Nothing is pulled.`,
+and, to ask the cache, to list pods and to get and create pods/portforward there;
+without these it says so. Nothing is pulled.`,
 		Example: `  kubectl registry-cache explain-pull nginx:1.29
   kubectl registry-cache explain-pull ghcr.io/gardener/gardener:v1.150.0`,
-		Args: cobra.ExactArgs(1),
+		Args:              arguments(1, 1, "one image, such as nginx:1.29"),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			image, err := reference.ParseNormalizedNamed(args[0])
 			if err != nil {
@@ -69,11 +70,15 @@ func withoutCache(caches []cache, registry string) string {
 	if len(caches) == 0 {
 		return "none: this cluster has no registry caches"
 	}
+	return fmt.Sprintf("none has the upstream %s, only: %s\nadd it to the caches of the extension registry-cache in the Shoot", registry, strings.Join(upstreamsOf(caches), ", "))
+}
+
+func upstreamsOf(caches []cache) []string {
 	upstreams := make([]string, 0, len(caches))
 	for _, c := range caches {
 		upstreams = append(upstreams, c.upstream)
 	}
-	return fmt.Sprintf("none has the upstream %s, only: %s\nadd it to the caches of the extension registry-cache in the Shoot", registry, strings.Join(upstreams, ", "))
+	return upstreams
 }
 
 func explainCache(ctx context.Context, cluster *cluster, found cache, image reference.Named, style style) [][2]string {
@@ -105,16 +110,17 @@ func readiness(found cache, style style) string {
 
 // explainCached says what each pod of a cache has of an image, and why.
 func explainCached(ctx context.Context, cluster *cluster, found cache, image reference.Named, style style) string {
-	pods, err := cluster.pods(ctx, found)
+	all, err := cluster.pods(ctx)
 	if err != nil {
 		return style.doubtful("unknown: " + err.Error())
 	}
+	pods := all[found.name]
 	if len(pods) == 0 {
 		return style.doubtful("unknown: no pod is ready that could be asked")
 	}
 	answers := make([]string, 0, len(pods))
 	for _, p := range pods {
-		listed, err := cluster.inventory(ctx, p, reference.Path(image))
+		listed, err := cluster.inventory(ctx, p.name, reference.Path(image))
 		answer := ""
 		if err != nil {
 			answer = style.doubtful("unknown: " + err.Error())

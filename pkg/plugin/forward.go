@@ -26,12 +26,15 @@ const maxInventoryBytes = 64 << 20
 
 // inventory returns the images that a pod has: all, or those of one repository. It
 // forwards a port for that, as kubectl port-forward does.
-func (c *cluster) inventory(ctx context.Context, p pod, repository string) (*inventory.Inventory, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.config.Timeout)
-	defer cancel()
-	address, stop, err := c.forward(ctx, p)
+func (c *cluster) inventory(ctx context.Context, pod string, repository string) (*inventory.Inventory, error) {
+	if c.config.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.config.Timeout)
+		defer cancel()
+	}
+	address, stop, err := c.forward(ctx, pod)
 	if err != nil {
-		return nil, c.explain(err, "create", "pods/portforward")
+		return nil, c.explainPod(err, pod, "create", "pods/portforward")
 	}
 	defer stop()
 
@@ -45,7 +48,7 @@ func (c *cluster) inventory(ctx context.Context, p pod, repository string) (*inv
 	}
 	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("pod %s does not answer on its port %d, as those of older versions of the extension: %w", p.name, inventory.Port, err)
+		return nil, fmt.Errorf("pod %s does not answer on its port %d, as those of older versions of the extension: %w", pod, inventory.Port, err)
 	}
 	defer func() { _ = response.Body.Close() }() // it has been read
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxInventoryBytes))
@@ -57,15 +60,15 @@ func (c *cluster) inventory(ctx context.Context, p pod, repository string) (*inv
 		err = json.Unmarshal(body, found)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the images of pod %s: %w", p.name, err)
+		return nil, fmt.Errorf("read the images of pod %s: %w", pod, err)
 	}
 	return found, nil
 }
 
 // forward makes a port of a pod reachable at an address of this machine until stop is
 // called.
-func (c *cluster) forward(ctx context.Context, p pod) (address string, stop func(), err error) {
-	dialer, err := c.dialer(p)
+func (c *cluster) forward(ctx context.Context, pod string) (address string, stop func(), err error) {
+	dialer, err := c.dialer(pod)
 	if err != nil {
 		return "", nil, err
 	}
@@ -87,14 +90,14 @@ func (c *cluster) forward(ctx context.Context, p pod) (address string, stop func
 	ports, err := forwarder.GetPorts()
 	if err != nil || len(ports) != 1 {
 		stop()
-		return "", nil, fmt.Errorf("forward port %d of pod %s: %w", inventory.Port, p.name, err)
+		return "", nil, fmt.Errorf("forward port %d of pod %s: %w", inventory.Port, pod, err)
 	}
 	return "127.0.0.1:" + strconv.Itoa(int(ports[0].Local)), stop, nil
 }
 
 // dialer speaks as kubectl does: by WebSocket, or as API servers did before.
-func (c *cluster) dialer(p pod) (httpstream.Dialer, error) {
-	target := c.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(p.name).SubResource("portforward").URL()
+func (c *cluster) dialer(pod string) (httpstream.Dialer, error) {
+	target := c.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward").URL()
 	transport, upgrader, err := spdy.RoundTripperFor(c.config)
 	if err != nil {
 		return nil, err

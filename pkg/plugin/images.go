@@ -7,13 +7,14 @@ package plugin
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 
@@ -21,7 +22,7 @@ import (
 )
 
 func newImagesCommand(flags *genericclioptions.ConfigFlags, streams Streams) *cobra.Command {
-	output := ""
+	output := &output{}
 	cmd := &cobra.Command{
 		Use:   "images [UPSTREAM]",
 		Short: "List the images that the caches have, the last used first",
@@ -30,18 +31,18 @@ of their blobs are stored, and when they were last used. Images can share blobs,
 do not add up.
 
 A cache tells this on the loopback address of its pod only, for names of images can be
-secrets. Needs the rights to list services, statefulsets.apps and pods, and to create
-pods/portforward, in the namespace kube-system.`,
+secrets. Needs the rights to list services, statefulsets.apps and pods, and to get and
+create pods/portforward, in the namespace kube-system.`,
 		Example: `  kubectl registry-cache images
   kubectl registry-cache images docker.io
 
   # The ten largest
   kubectl registry-cache images -o json | jq -r '[.caches[].images[]] | sort_by(-.bytes)[:10][] | "\(.bytes) \(.repository)"'`,
-		Args: cobra.MaximumNArgs(1),
+		Args: arguments(0, 1, "at most one upstream"),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			return completeUpstreams(cmd.Context(), flags, args), cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if output != "" && output != "json" {
-				return fmt.Errorf("output %q: must be json", output)
-			}
 			cluster, err := newCluster(flags)
 			if err != nil {
 				return err
@@ -49,14 +50,30 @@ pods/portforward, in the namespace kube-system.`,
 			return listImages(cmd.Context(), cluster, strings.Join(args, ""), output, streams)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json, with all that is known; the default is a table")
-	if err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // there is no such flag
-	}
+	output.addTo(cmd)
 	return cmd
 }
 
-// imagesOutput is what images prints as JSON.
+// completeUpstreams returns the upstreams that there are caches of, if they can be had.
+func completeUpstreams(ctx context.Context, flags *genericclioptions.ConfigFlags, args []string) []string {
+	if len(args) > 0 {
+		return nil
+	}
+	cluster, err := newCluster(flags)
+	if err != nil {
+		return nil
+	}
+	// Nobody waits longer for a completion.
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	caches, err := cluster.caches(ctx)
+	if err != nil {
+		return nil
+	}
+	return upstreamsOf(caches)
+}
+
+// imagesOutput is what images prints as JSON or YAML.
 type imagesOutput struct {
 	Caches []podImages `json:"caches"`
 }
@@ -68,7 +85,7 @@ type podImages struct {
 	inventory.Inventory
 }
 
-func listImages(ctx context.Context, cluster *cluster, upstream, output string, streams Streams) error {
+func listImages(ctx context.Context, cluster *cluster, upstream string, output *output, streams Streams) error {
 	caches, err := cluster.caches(ctx)
 	if err != nil {
 		return err
@@ -80,36 +97,74 @@ func listImages(ctx context.Context, cluster *cluster, upstream, output string, 
 			return fmt.Errorf("no cache has the upstream %q: %s", upstream, withoutCache(all, upstream))
 		}
 	}
-	listed := imagesOutput{Caches: []podImages{}}
-	for _, c := range caches {
-		pods, err := cluster.pods(ctx, c)
-		if err != nil {
-			return err
-		}
-		if len(pods) == 0 {
-			_, _ = fmt.Fprintf(streams.Err, "%s: no pod is ready that could be asked\n", c.upstream)
-		}
-		for _, p := range pods {
-			found, err := cluster.inventory(ctx, p, "")
-			if err != nil {
-				return err
-			}
-			if found.Truncated {
-				_, _ = fmt.Fprintf(streams.Err, "%s: pod %s has more images than it lists\n", c.upstream, p.name)
-			}
-			listed.Caches = append(listed.Caches, podImages{Upstream: c.upstream, Pod: p.name, Inventory: *found})
-		}
-	}
-	switch {
-	case output == "json":
-		encoder := json.NewEncoder(streams.Out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(listed)
-	case len(caches) == 0:
+	if len(caches) == 0 && output.format == "" {
 		_, _ = fmt.Fprintln(streams.Err, "No registry caches in this cluster.")
 		return nil
 	}
-	return printTable(streams.Out, terminalWidth(streams.Out), imagesHeader, imageRows(listed.Caches, styleFor(streams.Out), time.Now()))
+	listed, unanswered, err := askForImages(ctx, cluster, caches, streams.Err)
+	if err != nil {
+		return err
+	}
+	if output.format != "" {
+		err = output.print(streams.Out, imagesOutput{Caches: listed})
+	} else {
+		err = printTable(streams.Out, terminalWidth(streams.Out), imagesHeader, imageRows(listed, styleFor(streams.Out), time.Now()))
+	}
+	if err == nil && unanswered > 0 {
+		err = fmt.Errorf("%d of %d pods did not answer: what they have is not listed", unanswered, unanswered+len(listed))
+	}
+	return err
+}
+
+// askForImages returns the images of all pods of the caches that answer, and how many do
+// not. It says which do not, and which caches have no pod that could be asked.
+func askForImages(ctx context.Context, cluster *cluster, caches []cache, log io.Writer) (listed []podImages, unanswered int, err error) {
+	listed = []podImages{}
+	if len(caches) == 0 {
+		return listed, 0, nil
+	}
+	pods, err := cluster.pods(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, c := range caches {
+		if len(pods[c.name]) == 0 {
+			_, _ = fmt.Fprintf(log, "%s: no pod is ready that could be asked\n", c.upstream)
+		}
+		for _, p := range pods[c.name] {
+			listed = append(listed, podImages{Upstream: c.upstream, Pod: p.name})
+		}
+	}
+	failures := make([]error, len(listed))
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(askAtOnce)
+	for i := range listed {
+		group.Go(func() error {
+			found, err := cluster.inventory(groupCtx, listed[i].Pod, "")
+			if isClusterError(err) {
+				return err
+			}
+			if failures[i] = err; err == nil {
+				listed[i].Inventory = *found
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, 0, err
+	}
+	answered := make([]podImages, 0, len(listed))
+	for i, of := range listed {
+		if failures[i] != nil {
+			_, _ = fmt.Fprintf(log, "%s: %s\n", of.Upstream, printable(failures[i].Error()))
+			continue
+		}
+		if of.Truncated {
+			_, _ = fmt.Fprintf(log, "%s: pod %s has more images than it lists\n", of.Upstream, of.Pod)
+		}
+		answered = append(answered, of)
+	}
+	return answered, len(listed) - len(answered), nil
 }
 
 var imagesHeader = []string{"IMAGE", "SIZE", "LAST USED", "CACHED", "DIGEST"}

@@ -86,3 +86,23 @@ func TestFormatBytes(t *testing.T) {
 func TestNothingMovesTheTerminal(t *testing.T) {
 	NewWithT(t).Expect(printable("a\x1b[2Jb\r\nc")).To(Equal("a [2Jb  c"))
 }
+
+func TestWideCharactersStayOnTheirLine(t *testing.T) {
+	g := NewWithT(t)
+	const message = "请求失败 café"
+	g.Expect(textWidth(message)).To(Equal(13))
+	g.Expect(textWidth("cafe\u0301")).To(Equal(4))
+	g.Expect(truncate(message, 13)).To(Equal(message))
+	g.Expect(truncate(message, 12)).To(Equal("请求失败 ca…"))
+	g.Expect(truncate(message, 6)).To(Equal("请求…"), "half a character is none")
+}
+
+func TestNoLineEndsWithSpace(t *testing.T) {
+	g := NewWithT(t)
+	var text strings.Builder
+	g.Expect(printTable(&text, 0, []string{"A", "B"}, [][]cell{{{text: "long text"}, {text: ""}}, {{text: "a"}, {text: "b"}}})).To(Succeed())
+	g.Expect(printFields(&text, [][2]string{{"Name:", "first\n\nthird"}})).To(Succeed())
+	for line := range strings.Lines(text.String()) {
+		g.Expect(line).NotTo(MatchRegexp(` \n$`))
+	}
+}

@@ -7,6 +7,7 @@ package plugin
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -33,7 +35,7 @@ const maxManifestBytes = 32 << 20
 const stdin = "-"
 
 func newLintCommand(streams Streams) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "lint FILE...",
 		Short: "Validate the caches and mirrors of Shoot manifests, offline",
 		Long: `Validate the caches and mirrors of Shoot manifests with the code of the
@@ -53,9 +55,15 @@ file has a Shoot.`,
 
   # In a pipeline
   kustomize build . | kubectl registry-cache lint -`,
-		Args: cobra.MinimumNArgs(1),
+		Args: arguments(1, 0, "files of Shoots, or - for the standard input"),
 		RunE: func(_ *cobra.Command, files []string) error { return lint(streams, files) },
 	}
+	cmd.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		// Those that name a cluster.
+		cmd.InheritedFlags().VisitAll(func(flag *pflag.Flag) { flag.Hidden = true })
+		cmd.Root().HelpFunc()(cmd, args)
+	})
+	return cmd
 }
 
 // manifest is a Shoot with the place that it came from.
@@ -177,6 +185,11 @@ func (m *manifests) addObject(file string, raw []byte) error {
 		Items      []json.RawMessage `json:"items"`
 	}{}
 	if err := json.Unmarshal(raw, &object); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			// Without the names of Go's types.
+			return fmt.Errorf("not a Kubernetes object: %s is of the type %s", cmp.Or(wrong.Field, "it"), wrong.Value)
+		}
 		return fmt.Errorf("not a Kubernetes object: %w", err)
 	}
 	groupVersion, err := schema.ParseGroupVersion(object.APIVersion)

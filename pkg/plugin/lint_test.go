@@ -124,7 +124,7 @@ func TestLintFiles(t *testing.T) {
 	g := NewWithT(t)
 	code, _, err := run("", "lint")
 	g.Expect(code).To(Equal(plugin.ExitFailed))
-	g.Expect(err).To(ContainSubstring("requires at least 1 arg"))
+	g.Expect(err).To(ContainSubstring("takes files of Shoots"))
 
 	missing := filepath.Join(t.TempDir(), "missing.yaml")
 	code, _, err = run("", "lint", missing)

@@ -9,12 +9,16 @@ package plugin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/yaml"
 )
 
 // The exit codes of all commands.
@@ -46,8 +50,10 @@ func Run(ctx context.Context, version string, args []string, streams Streams) in
 	cmd.SetArgs(args)
 	err := cmd.ExecuteContext(ctx)
 	switch {
-	case err == nil, errors.Is(err, context.Canceled) && ctx.Err() != nil:
+	case err == nil:
 		return ExitOK
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		err = errors.New("interrupted")
 	case errors.Is(err, errProblems):
 		return ExitProblems
 	}
@@ -81,12 +87,75 @@ Exit codes: 0 all is well; 1 lint found problems; 2 the command could not do its
 	cmd.SetIn(streams.In)
 	cmd.SetOut(streams.Out)
 	cmd.SetErr(streams.Err)
+	cmd.SetFlagErrorFunc(explainFlagError)
 	flags := genericclioptions.NewConfigFlags(true)
 	flags.Namespace = nil // there is one namespace that caches are in
-	for _, sub := range []*cobra.Command{newStatusCommand(flags, streams), newTopCommand(flags, streams), newImagesCommand(flags, streams), newExplainCommand(flags, streams)} {
-		flags.AddFlags(sub.Flags())
-		cmd.AddCommand(sub)
-	}
-	cmd.AddCommand(newLintCommand(streams))
+	// What is asked for is not kept, and is small.
+	flags.CacheDir, flags.DisableCompression = nil, nil
+	flags.Timeout = ptr.To(requestTimeout.String())
+	flags.AddFlags(cmd.PersistentFlags())
+	cmd.AddCommand(newStatusCommand(flags, streams), newTopCommand(flags, streams), newImagesCommand(flags, streams),
+		newExplainCommand(flags, streams), newLintCommand(streams))
 	return cmd
+}
+
+// explainFlagError says where help is about a flag that is wrong.
+func explainFlagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) && (unknown.GetSpecifiedName() == "n" || unknown.GetSpecifiedName() == "namespace") {
+		return fmt.Errorf("%w: caches are in the namespace %s only", err, namespace)
+	}
+	return fmt.Errorf("%w: see %s --help", err, cmd.CommandPath())
+}
+
+// arguments refuses another number of arguments than from least to most, 0: any, with
+// what is to be there instead.
+func arguments(least, most int, wanted string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < least || most > 0 && len(args) > most {
+			return fmt.Errorf("%s takes %s: see %s --help", cmd.CommandPath(), wanted, cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// output is the flag that chooses how a command prints all that it knows. Empty, it
+// prints a table.
+type output struct{ format string }
+
+// String returns the format.
+func (o *output) String() string { return o.format }
+
+// Type returns what help shows as the value.
+func (o *output) Type() string { return "json|yaml" }
+
+// Set takes a format.
+func (o *output) Set(format string) error {
+	if format != "json" && format != "yaml" {
+		return errors.New("must be json or yaml")
+	}
+	o.format = format
+	return nil
+}
+
+func (o *output) addTo(cmd *cobra.Command) {
+	cmd.Flags().VarP(o, "output", "o", "print all that is known; the default is a table")
+	if err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json", "yaml"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // there is no such flag
+	}
+}
+
+// print prints a value in the format.
+func (o *output) print(out io.Writer, value any) error {
+	encoded, err := json.MarshalIndent(value, "", "  ")
+	if err == nil && o.format == "yaml" {
+		encoded, err = yaml.JSONToYAML(encoded)
+	} else {
+		encoded = append(encoded, '\n')
+	}
+	if err != nil {
+		return fmt.Errorf("encode output: %w", err)
+	}
+	_, err = out.Write(encoded)
+	return err
 }

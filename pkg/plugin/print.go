@@ -10,11 +10,10 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"unicode"
-	"unicode/utf8"
 
-	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+	"golang.org/x/text/width"
 )
 
 // style colours text, if it is for a terminal. The zero value does not.
@@ -23,7 +22,12 @@ type style struct{ coloured bool }
 // styleFor returns the style for a writer. NO_COLOR, see https://no-color.org, turns
 // colours off.
 func styleFor(out io.Writer) style {
-	return style{coloured: terminalWidth(out) > 0 && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+	return style{coloured: isCapable(out) && os.Getenv("NO_COLOR") == ""}
+}
+
+// isCapable says whether a writer writes to a terminal that knows more than text.
+func isCapable(out io.Writer) bool {
+	return terminalWidth(out) > 0 && os.Getenv("TERM") != "dumb" && enableEscapes(out.(*os.File))
 }
 
 func (s style) good(text string) string     { return s.paint("32", text) }
@@ -40,18 +44,25 @@ func (s style) paint(colour, text string) string {
 // terminalWidth returns how many columns the terminal has that a writer writes to. It
 // is 0 if that is no terminal.
 func terminalWidth(out io.Writer) int {
+	columns, _ := terminalSize(out)
+	return columns
+}
+
+// terminalSize returns how many columns and lines the terminal has that a writer writes
+// to. They are 0 if that is no terminal.
+func terminalSize(out io.Writer) (columns, lines int) {
 	file, ok := out.(*os.File)
 	if !ok {
-		return 0
+		return 0, 0
 	}
-	size, err := unix.IoctlGetWinsize(int(file.Fd()), unix.TIOCGWINSZ)
+	columns, lines, err := term.GetSize(int(file.Fd()))
 	switch {
 	case err != nil:
-		return 0
-	case size.Col == 0:
-		return 80
+		return 0, 0
+	case columns == 0:
+		return 80, 24
 	}
-	return int(size.Col)
+	return columns, lines
 }
 
 // cell is a text in a table, with how it is to be coloured; nil: not at all.
@@ -63,11 +74,11 @@ type cell struct {
 // shortestCut is to how few characters the last column is cut to fit.
 const shortestCut = 16
 
-// printTable prints rows under their header. If width is not 0, no line is longer: the
+// printTable prints rows under their header. If room is not 0, no line is wider: the
 // last column of all is cut, and those that do not fit are left out, and said so below.
-func printTable(out io.Writer, width int, header []string, rows [][]cell) error {
-	rows = cutLast(width, header, rows)
-	columns := fitting(width, header, rows)
+func printTable(out io.Writer, room int, header []string, rows [][]cell) error {
+	rows = cutLast(room, header, rows)
+	columns := fitting(room, header, rows)
 	table := [][]cell{make([]cell, 0, columns)}
 	for _, title := range header[:columns] {
 		table[0] = append(table[0], cell{text: title})
@@ -81,9 +92,9 @@ func printTable(out io.Writer, width int, header []string, rows [][]cell) error 
 		var line strings.Builder
 		for i, c := range row {
 			shown := c.text
-			padding := widths[i] - utf8.RuneCountInString(shown)
-			if width > 0 && i == 0 && columns == 1 {
-				shown = truncate(shown, width)
+			padding := widths[i] - textWidth(shown)
+			if room > 0 && i == 0 && columns == 1 {
+				shown = truncate(shown, room)
 				padding = 0
 			}
 			if c.colour != nil {
@@ -97,7 +108,7 @@ func printTable(out io.Writer, width int, header []string, rows [][]cell) error 
 		text.WriteString(strings.TrimRight(line.String(), " ") + "\n")
 	}
 	if columns < len(header) {
-		fmt.Fprintln(&text, truncate("Hidden for want of room: "+strings.ToLower(strings.Join(header[columns:], ", ")), width))
+		fmt.Fprintln(&text, truncate("Hidden for want of room: "+strings.ToLower(strings.Join(header[columns:], ", ")), room))
 	}
 	_, err := io.WriteString(out, text.String())
 	return err
@@ -105,14 +116,14 @@ func printTable(out io.Writer, width int, header []string, rows [][]cell) error 
 
 const columnGap = 3
 
-// fitting returns how many columns fit into the width; all do if that is 0.
-func fitting(width int, header []string, rows [][]cell) int {
-	if width <= 0 {
+// fitting returns how many columns fit into the room; all do if that is 0.
+func fitting(room int, header []string, rows [][]cell) int {
+	if room <= 0 {
 		return len(header)
 	}
 	total := 0
 	for i, column := range columnWidths(len(header), header, rows) {
-		if total += column; total > width && i > 0 {
+		if total += column; total > room && i > 0 {
 			return i
 		}
 		total += columnGap
@@ -122,13 +133,13 @@ func fitting(width int, header []string, rows [][]cell) int {
 
 // cutLast returns the rows with the last column cut so that it fits, if that leaves
 // something of it.
-func cutLast(width int, header []string, rows [][]cell) [][]cell {
+func cutLast(columns int, header []string, rows [][]cell) [][]cell {
 	last := len(header) - 1
-	room := width
+	room := columns
 	for _, column := range columnWidths(last, header, rows) {
 		room -= column + columnGap
 	}
-	if width <= 0 || room < shortestCut {
+	if columns <= 0 || room < shortestCut {
 		return rows
 	}
 	cut := make([][]cell, 0, len(rows))
@@ -143,9 +154,9 @@ func cutLast(width int, header []string, rows [][]cell) [][]cell {
 func columnWidths(columns int, header []string, rows [][]cell) []int {
 	widths := make([]int, columns)
 	for i := range columns {
-		widths[i] = utf8.RuneCountInString(header[i])
+		widths[i] = textWidth(header[i])
 		for _, row := range rows {
-			widths[i] = max(widths[i], utf8.RuneCountInString(row[i].text))
+			widths[i] = max(widths[i], textWidth(row[i].text))
 		}
 	}
 	return widths
@@ -162,24 +173,53 @@ func printable(text string) string {
 	}, text)
 }
 
-func truncate(text string, width int) string {
-	if width <= 0 || utf8.RuneCountInString(text) <= width {
+// truncate cuts a text to a number of columns; 0: not at all.
+func truncate(text string, columns int) string {
+	if columns <= 0 || textWidth(text) <= columns {
 		return text
 	}
-	return string([]rune(text)[:max(width-1, 0)]) + "…"
+	used := 0
+	for i, r := range text {
+		if used += runeWidth(r); used > columns-1 {
+			return text[:i] + "…"
+		}
+	}
+	return text
+}
+
+// textWidth returns how many columns of a terminal a text takes.
+func textWidth(text string) (columns int) {
+	for _, r := range text {
+		columns += runeWidth(r)
+	}
+	return columns
+}
+
+func runeWidth(r rune) int {
+	switch kind := width.LookupRune(r).Kind(); {
+	case unicode.In(r, unicode.Mn, unicode.Me):
+		return 0
+	case kind == width.EastAsianWide, kind == width.EastAsianFullwidth:
+		return 2
+	}
+	return 1
 }
 
 // printFields prints names with their values, of one or more lines, beside them.
 func printFields(out io.Writer, fields [][2]string) error {
-	writer := tabwriter.NewWriter(out, 0, 0, columnGap, ' ', 0)
+	indent := 0
+	for _, f := range fields {
+		indent = max(indent, textWidth(f[0])+columnGap)
+	}
+	var text strings.Builder
 	for _, f := range fields {
 		name := f[0]
 		for line := range strings.Lines(f[1]) {
-			if _, err := fmt.Fprintf(writer, "%s\t%s\n", name, strings.TrimSuffix(line, "\n")); err != nil {
-				return err
-			}
+			line = name + strings.Repeat(" ", indent-textWidth(name)) + line
+			text.WriteString(strings.TrimRight(line, " \n") + "\n")
 			name = ""
 		}
 	}
-	return writer.Flush()
+	_, err := io.WriteString(out, text.String())
+	return err
 }

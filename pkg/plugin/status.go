@@ -6,21 +6,18 @@ package plugin
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
-	"sigs.k8s.io/yaml"
 
 	shootv1alpha3 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/shoot/v1alpha3"
 )
 
 func newStatusCommand(flags *genericclioptions.ConfigFlags, streams Streams) *cobra.Command {
-	output := ""
+	output := &output{}
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the caches: pods, hit ratio, volume, and how the upstream is",
@@ -34,11 +31,9 @@ registrycaches.registry.extensions.gardener.cloud in the namespace kube-system.`
 
   # The upstreams of all caches that are not ready
   kubectl registry-cache status -o json | jq -r '.caches[] | select(.pods.ready == 0).upstream'`,
-		Args: cobra.NoArgs,
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if output != "" && output != "json" && output != "yaml" {
-				return fmt.Errorf("output %q: must be json or yaml", output)
-			}
 			cluster, err := newCluster(flags)
 			if err != nil {
 				return err
@@ -46,10 +41,7 @@ registrycaches.registry.extensions.gardener.cloud in the namespace kube-system.`
 			return showStatus(cmd.Context(), cluster, output, streams)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json or yaml, with all that is known; the default is a table")
-	if err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json", "yaml"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
-		panic(err) // there is no such flag
-	}
+	output.addTo(cmd)
 	return cmd
 }
 
@@ -74,7 +66,7 @@ type podsOutput struct {
 	Wanted int32 `json:"wanted"`
 }
 
-func showStatus(ctx context.Context, cluster *cluster, output string, streams Streams) error {
+func showStatus(ctx context.Context, cluster *cluster, output *output, streams Streams) error {
 	caches, err := cluster.caches(ctx)
 	if err != nil {
 		return err
@@ -87,8 +79,8 @@ func showStatus(ctx context.Context, cluster *cluster, output string, streams St
 		_, _ = fmt.Fprintln(streams.Err, "This cluster has no RegistryCaches: the extension has not been updated yet, or is about to be. Only pods are known.")
 	}
 	switch {
-	case output != "":
-		return printStatus(streams.Out, output, caches, reports)
+	case output.format != "":
+		return output.print(streams.Out, newStatusOutput(caches, reports))
 	case len(caches) == 0:
 		_, _ = fmt.Fprintln(streams.Err, "No registry caches in this cluster.")
 		return nil
@@ -96,7 +88,7 @@ func showStatus(ctx context.Context, cluster *cluster, output string, streams St
 	return printTable(streams.Out, terminalWidth(streams.Out), statusHeader, statusRows(caches, reports, styleFor(streams.Out), time.Now()))
 }
 
-func printStatus(out io.Writer, format string, caches []cache, reports map[string]*shootv1alpha3.RegistryCacheStatus) error {
+func newStatusOutput(caches []cache, reports map[string]*shootv1alpha3.RegistryCacheStatus) statusOutput {
 	all := statusOutput{Caches: make([]cacheOutput, 0, len(caches))}
 	for _, c := range caches {
 		all.Caches = append(all.Caches, cacheOutput{
@@ -104,22 +96,16 @@ func printStatus(out io.Writer, format string, caches []cache, reports map[strin
 			Pods: podsOutput{Ready: c.ready, Wanted: c.replicas}, Status: reports[c.name],
 		})
 	}
-	encoded, err := json.MarshalIndent(all, "", "  ")
-	if err == nil && format == "yaml" {
-		encoded, err = yaml.JSONToYAML(encoded)
-	} else {
-		encoded = append(encoded, '\n')
-	}
-	if err != nil {
-		return fmt.Errorf("encode status: %w", err)
-	}
-	_, err = out.Write(encoded)
-	return err
+	return all
 }
+
+// staleAfter is how old a report becomes at most while a cache runs and reaches the API
+// server, with some patience.
+const staleAfter = 15 * time.Minute
 
 // statusHeader has the columns in the order of their weight: a narrow terminal shows the
 // first of them.
-var statusHeader = []string{"UPSTREAM", "PODS", "HITS", "USED", "FAILURES", "BLOBS", "ENDPOINT", "LAST FAILURE"}
+var statusHeader = []string{"UPSTREAM", "PODS", "HITS", "USED", "FAILURES", "BLOBS", "REPORTED", "ENDPOINT", "LAST FAILURE"}
 
 func statusRows(caches []cache, reports map[string]*shootv1alpha3.RegistryCacheStatus, style style, now time.Time) [][]cell {
 	rows := make([][]cell, 0, len(caches))
@@ -128,9 +114,9 @@ func statusRows(caches []cache, reports map[string]*shootv1alpha3.RegistryCacheS
 		if report := reports[c.name]; report != nil {
 			row = append(row,
 				cell{text: orDash(report.HitRatio)}, usedCell(report.UsedBytes, report.TotalBytes, style), failuresCell(report, style, now),
-				cell{text: fmt.Sprint(report.Blobs)}, cell{text: c.endpoint}, cell{text: lastFailure(report)})
+				cell{text: fmt.Sprint(report.Blobs)}, reportedCell(report, style, now), cell{text: c.endpoint}, cell{text: lastFailure(report)})
 		} else {
-			row = append(row, cell{text: "-"}, cell{text: "-"}, cell{text: "unknown", colour: style.doubtful}, cell{text: "-"}, cell{text: c.endpoint}, cell{text: "-"})
+			row = append(row, cell{text: "-"}, cell{text: "-"}, cell{text: "unknown", colour: style.doubtful}, cell{text: "-"}, cell{text: "-"}, cell{text: c.endpoint}, cell{text: "-"})
 		}
 		rows = append(rows, row)
 	}
@@ -170,6 +156,19 @@ func failuresCell(report *shootv1alpha3.RegistryCacheStatus, style style, now ti
 		return cell{text: duration.HumanDuration(now.Sub(report.LastUpstreamError.Time.Time)) + " ago", colour: style.doubtful}
 	}
 	return cell{text: "none", colour: style.good}
+}
+
+// reportedCell says how old all is that a cache reported.
+func reportedCell(report *shootv1alpha3.RegistryCacheStatus, style style, now time.Time) cell {
+	if report.LastReportTime == nil {
+		return cell{text: "-"}
+	}
+	age := max(now.Sub(report.LastReportTime.Time), 0)
+	shown := cell{text: duration.HumanDuration(age) + " ago"}
+	if age > staleAfter {
+		shown.colour = style.doubtful
+	}
+	return shown
 }
 
 func lastFailure(report *shootv1alpha3.RegistryCacheStatus) string {

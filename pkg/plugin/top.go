@@ -10,13 +10,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"github.com/spf13/cobra"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 )
 
@@ -42,7 +45,8 @@ the namespace kube-system.`,
 
   # One table, of what happens within 30 seconds
   kubectl registry-cache top --once --interval 30s`,
-		Args: cobra.NoArgs,
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if interval < shortestPause {
 				return fmt.Errorf("interval %s: must be at least %s", interval, shortestPause)
@@ -51,7 +55,11 @@ the namespace kube-system.`,
 			if err != nil {
 				return err
 			}
-			return top(cmd.Context(), cluster, once, interval, streams)
+			err = top(cmd.Context(), cluster, once, interval, streams)
+			if !once && cmd.Context().Err() != nil {
+				return nil // that is how it ends
+			}
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "show one table, and end")
@@ -59,16 +67,17 @@ the namespace kube-system.`,
 	return cmd
 }
 
-// sample is what the metrics of the pods of a cache say, at a time.
+// sample is what the metrics of the pods of a cache say.
 type sample struct {
-	at time.Time
 	// pods are their samples by name; err is why one is missing.
 	pods map[string]counters
 	err  error
 }
 
-// counters are metrics of a pod.
+// counters are metrics of a pod at a time.
 type counters struct {
+	at time.Time
+
 	requests, hits, toNodes, fromUpstream, flights, used, total float64
 }
 
@@ -77,7 +86,10 @@ func top(ctx context.Context, cluster *cluster, once bool, interval time.Duratio
 	if err != nil {
 		return err
 	}
-	live := terminalWidth(streams.Out) > 0 && !once
+	live := isCapable(streams.Out) && !once
+	if live {
+		_, _ = fmt.Fprintf(streams.Err, "Looking for %s ...\n", interval)
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -92,14 +104,7 @@ func top(ctx context.Context, cluster *cluster, once bool, interval time.Duratio
 		if err != nil {
 			return err
 		}
-		if live {
-			if _, err := io.WriteString(streams.Out, clearScreen); err != nil {
-				return err
-			}
-		}
-		if len(caches) == 0 {
-			_, _ = fmt.Fprintln(streams.Err, "No registry caches in this cluster.")
-		} else if err := printTop(streams.Out, caches, before, now); err != nil {
+		if err := showTop(live, caches, before, now, streams); err != nil {
 			return err
 		}
 		if once {
@@ -109,20 +114,54 @@ func top(ctx context.Context, cluster *cluster, once bool, interval time.Duratio
 	}
 }
 
-// printTop prints what happened between two looks, and which pods did not answer.
-func printTop(out io.Writer, caches []cache, before, now map[string]sample) error {
-	width, style := terminalWidth(out), styleFor(out)
-	if err := printTable(out, width, topHeader, topRows(caches, before, now, style)); err != nil {
+// showTop shows what happened between two looks; live, in place of what is on the
+// terminal, and no more than fits there.
+func showTop(live bool, caches []cache, before, now map[string]sample, streams Streams) error {
+	text, columns, lines := "", 0, 0
+	if live {
+		columns, lines = terminalSize(streams.Out)
+		text = clearScreen
+	} else {
+		columns = terminalWidth(streams.Out)
+	}
+	if len(caches) == 0 {
+		if _, err := io.WriteString(streams.Out, text); err != nil {
+			return err
+		}
+		_, _ = fmt.Fprintln(streams.Err, "No registry caches in this cluster.")
+		return nil
+	}
+	table, err := formatTop(columns, styleFor(streams.Out), caches, before, now)
+	if err != nil {
 		return err
+	}
+	_, err = io.WriteString(streams.Out, text+firstLines(table, lines))
+	return err
+}
+
+// firstLines returns the lines of a text that fit on a terminal of so many lines, of
+// which the cursor takes one, and says how many there are besides; 0: all.
+func firstLines(text string, lines int) string {
+	all := slices.Collect(strings.Lines(text))
+	fit := lines - 2
+	if fit < 1 || len(all) <= fit+1 {
+		return text
+	}
+	return strings.Join(all[:fit], "") + fmt.Sprintf("%d more lines: enlarge the terminal, or use --once\n", len(all)-fit)
+}
+
+// formatTop returns what happened between two looks, and which pods did not answer.
+func formatTop(columns int, style style, caches []cache, before, now map[string]sample) (string, error) {
+	var text strings.Builder
+	if err := printTable(&text, columns, topHeader, topRows(caches, before, now, style)); err != nil {
+		return "", err
 	}
 	for _, c := range caches {
 		if err := now[c.name].err; err != nil {
-			if _, err := fmt.Fprintln(out, style.doubtful(truncate(c.upstream+": "+printable(err.Error()), width))); err != nil {
-				return err
-			}
+			text.WriteString(style.doubtful(truncate(c.upstream+": "+printable(err.Error()), columns)) + "\n")
 		}
 	}
-	return nil
+	return text.String(), nil
 }
 
 func look(ctx context.Context, cluster *cluster) (map[string]sample, error) {
@@ -137,25 +176,52 @@ func look(ctx context.Context, cluster *cluster) (map[string]sample, error) {
 // error, but a right that is missing is.
 func lookAt(ctx context.Context, cluster *cluster, caches []cache) (map[string]sample, error) {
 	samples := make(map[string]sample, len(caches))
-	for _, c := range caches {
-		pods, err := cluster.pods(ctx, c)
-		if err != nil {
-			return nil, err
-		}
-		taken := sample{at: time.Now(), pods: make(map[string]counters, len(pods))}
-		for _, p := range pods {
-			raw, err := cluster.ask(ctx, p, "metrics")
-			if apierrors.IsForbidden(err) || ctx.Err() != nil {
-				return nil, errors.Join(err, ctx.Err())
-			}
-			if err == nil {
-				taken.pods[p.name], err = parseCounters(raw)
-			}
-			taken.err = errors.Join(taken.err, err)
-		}
-		samples[c.name] = taken
+	if len(caches) == 0 {
+		return samples, nil
 	}
-	return samples, nil
+	pods, err := cluster.pods(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var lock sync.Mutex
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(askAtOnce)
+	for _, c := range caches {
+		for _, p := range pods[c.name] {
+			group.Go(func() error {
+				counted, err := askForCounters(groupCtx, cluster, p)
+				if isClusterError(err) {
+					return err
+				}
+				lock.Lock()
+				defer lock.Unlock()
+				taken := samples[c.name]
+				if taken.pods == nil {
+					taken.pods = make(map[string]counters)
+				}
+				if taken.err = errors.Join(taken.err, err); err == nil {
+					taken.pods[p.name] = counted
+				}
+				samples[c.name] = taken
+				return nil
+			})
+		}
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return samples, ctx.Err()
+}
+
+func askForCounters(ctx context.Context, cluster *cluster, p pod) (counters, error) {
+	raw, err := cluster.ask(ctx, p, "metrics")
+	if err != nil {
+		return counters{}, err
+	}
+	at := time.Now()
+	counted, err := parseCounters(raw)
+	counted.at = at
+	return counted, err
 }
 
 func parseCounters(raw []byte) (counters, error) {
@@ -194,27 +260,27 @@ func topRows(caches []cache, before, now map[string]sample, style style) [][]cel
 			rows = append(rows, row)
 			continue
 		}
-		var done, state counters
+		var rate, state counters
 		for name, counted := range sample.pods {
 			state.flights += counted.flights
 			state.used += counted.used
 			state.total += counted.total
 			// A pod that was not there, or that began anew, tells the next time.
 			if last, ok := before[c.name].pods[name]; ok && counted.requests >= last.requests {
-				done.requests += counted.requests - last.requests
-				done.hits += counted.hits - last.hits
-				done.toNodes += counted.toNodes - last.toNodes
-				done.fromUpstream += counted.fromUpstream - last.fromUpstream
+				seconds := max(counted.at.Sub(last.at).Seconds(), 1e-3)
+				rate.requests += (counted.requests - last.requests) / seconds
+				rate.hits += (counted.hits - last.hits) / seconds
+				rate.toNodes += (counted.toNodes - last.toNodes) / seconds
+				rate.fromUpstream += (counted.fromUpstream - last.fromUpstream) / seconds
 			}
 		}
-		seconds := max(sample.at.Sub(before[c.name].at).Seconds(), 1e-3)
 		hits := "-"
-		if done.requests > 0 {
-			hits = fmt.Sprintf("%.0f%%", 100*done.hits/done.requests)
+		if rate.requests > 0 {
+			hits = fmt.Sprintf("%.0f%%", 100*rate.hits/rate.requests)
 		}
 		rows = append(rows, append(row,
-			cell{text: fmt.Sprintf("%.1f", done.requests/seconds)}, cell{text: hits},
-			cell{text: formatBytes(int64(done.toNodes/seconds)) + "/s"}, cell{text: formatBytes(int64(done.fromUpstream/seconds)) + "/s"},
+			cell{text: fmt.Sprintf("%.1f", rate.requests)}, cell{text: hits},
+			cell{text: formatBytes(int64(rate.toNodes)) + "/s"}, cell{text: formatBytes(int64(rate.fromUpstream)) + "/s"},
 			cell{text: fmt.Sprintf("%.0f", state.flights)}, usedCell(int64(state.used), int64(state.total), style)))
 	}
 	return rows

@@ -5,11 +5,15 @@
 package documentation_test
 
 import (
+	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+
+	"github.com/gardener/gardener-extension-registry-cache/test/upstream"
 )
 
 // What the plugin prints in other cases is tested in test/integration/plugin.
@@ -20,8 +24,23 @@ func pluginSpecs() {
 		// The page installs it for the user, whose folder is another here. Go's stay.
 		docs.run(ctx, `export KUBECONFIG=seed.kubeconfig GOCACHE=$(go env GOCACHE) GOMODCACHE=$(go env GOMODCACHE) GOPATH=$(go env GOPATH)
 export HOME=$PWD/home PATH=$PWD/home/.local/bin:$PATH`)
-		Expect(docs.run(ctx, docs.commands(page, "Install it", 1)[0])).To(ContainSubstring("kubectl registry-cache"))
+
+		By("installing a release, which is where GitHub would have it")
+		docs.run(ctx, "VERSION=v0.1.0 hack/plugin.sh -platforms linux/amd64")
+		github, err := land.StartRegistry(ctx, upstream.Speed{}, "", "", "github.com")
+		Expect(err).NotTo(HaveOccurred())
+		DeferCleanup(github.Close)
+		github.Intercept(func(http.Handler) http.Handler {
+			return http.StripPrefix("/gardener/gardener-extension-registry-cache/releases/download/v0.1.0", http.FileServer(http.Dir(filepath.Join(docs.dir, "bin/plugin"))))
+		})
+		Expect(docs.run(ctx, docs.commands(page, "Install it", 2)[0])).To(And(
+			ContainSubstring("kubectl-registry_cache-linux-amd64.tar.gz: OK"), ContainSubstring("kubectl registry-cache")))
+
+		By("installing what is built")
+		docs.run(ctx, "rm ~/.local/bin/*")
 		docs.run(ctx, docs.commands(page, "Install it", 3)[0])
+		Expect(docs.run(ctx, "kubectl registry-cache --help; command -v kubectl-registry_cache")).To(HaveSuffix("/home/.local/bin/kubectl-registry_cache\n"))
+		docs.run(ctx, docs.commands(page, "Install it", 6)[0])
 		Expect(docs.run(ctx, "kubectl __complete registry-cache ''")).To(And(ContainSubstring("status\t"), ContainSubstring("explain-pull\t")))
 	}, SpecTimeout(3*time.Minute))
 
@@ -31,7 +50,7 @@ export HOME=$PWD/home PATH=$PWD/home/.local/bin:$PATH`)
 		// A cache reports twice a minute at most.
 		Eventually(docs.try).WithArguments(ctx, commands).WithTimeout(2 * time.Minute).Should(MatchRegexp(`(?m)^docker\.io +1/1 +[0-9]+%`))
 		Expect(table(docs.run(ctx, commands), printed[0])).To(ConsistOf(
-			MatchRegexp(`^docker\.io +1/1 +[0-9]+% +[0-9.]+.iB of [0-9]+[KMGT]iB \([0-9]+%\) +none +[0-9]+ +https://10\.96\.[0-9.]+:5000 +-$`),
+			MatchRegexp(`^docker\.io +1/1 +[0-9]+% +[0-9.]+.iB of [0-9]+[KMGT]iB \([0-9]+%\) +none +[0-9]+ +[0-9]+[smh] ago +https://10\.96\.[0-9.]+:5000 +-$`),
 			HavePrefix("upstream.test ")))
 		down := docs.commands(page, "status", 2)[0]
 		Expect(docs.run(ctx, down)).To(BeEmpty())

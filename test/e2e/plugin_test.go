@@ -41,7 +41,7 @@ var _ = Describe("The owner of a Shoot", func() {
 
 		By("reporting, at most 30 seconds later")
 		Eventually(ask).WithArguments(ctx, "status").WithTimeout(2 * time.Minute).Should(
-			MatchRegexp(`seen\.test +1/1 +[0-9]+% +[0-9.]+[KMGT]?i?B of [0-9.]+[KMGT]iB \([0-9]+%\) +none +[0-9]+ +https://`))
+			MatchRegexp(`seen\.test +1/1 +[0-9]+% +[0-9.]+[KMGT]?i?B of [0-9.]+[KMGT]iB \([0-9]+%\) +none +[0-9]+ +[0-9]+s ago +https://`))
 	}, SpecTimeout(5*time.Minute))
 })
 

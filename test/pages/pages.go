@@ -98,7 +98,7 @@ func Read(root string) ([]Page, error) {
 	}
 	pages := make([]Page, 0, len(names))
 	for _, name := range names {
-		content, err := os.ReadFile(filepath.Join(root, name)) //nolint:gosec // a page of the repository
+		content, err := os.ReadFile(filepath.Join(root, name)) //nolint:gosec // it is in the repository
 		if err != nil {
 			return nil, fmt.Errorf("read page: %w", err)
 		}

@@ -11,12 +11,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +36,7 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
@@ -43,6 +46,7 @@ import (
 	"github.com/gardener/gardener-extension-registry-cache/pkg/plugin"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/resources"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/upstream"
+	"github.com/gardener/gardener-extension-registry-cache/test/process"
 )
 
 var (
@@ -106,7 +110,7 @@ func TestNoCaches(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	g := NewWithT(t)
-	newCache(t, "docker.io", 1, &shootv1alpha3.RegistryCacheStatus{HitRatio: "93%", Report: shootv1alpha3.Report{
+	newCache(t, "docker.io", 1, &shootv1alpha3.RegistryCacheStatus{HitRatio: "93%", LastReportTime: ptr.To(metav1.NewTime(time.Now().Add(-3 * time.Hour))), Report: shootv1alpha3.Report{
 		Ready: true, Requests: 100, Hits: 93, UsedBytes: 3 << 30, TotalBytes: 10 << 30, Blobs: 42,
 	}})
 	newCache(t, "ghcr.io", 0, &shootv1alpha3.RegistryCacheStatus{Report: shootv1alpha3.Report{
@@ -117,10 +121,10 @@ func TestStatus(t *testing.T) {
 	code, out, err := run(admin(t), "status")
 	g.Expect(code).To(Equal(plugin.ExitOK), err)
 	g.Expect(strings.Split(out, "\n")).To(HaveExactElements(
-		MatchRegexp(`^UPSTREAM +PODS +HITS +USED +FAILURES +BLOBS +ENDPOINT +LAST FAILURE$`),
-		MatchRegexp(`^docker\.io +1/1 +93% +3\.0GiB of 10GiB \(30%\) +none +42 +https://10\.[0-9.]+:5000 +-$`),
-		MatchRegexp(`^ghcr\.io +0/1 +- +- +now +0 +https://10\.[0-9.]+:5000 +GET app/manifests/v1: bad \[2J$`),
-		MatchRegexp(`^quay\.io +1/1 +- +- +unknown +- +https://10\.[0-9.]+:5000 +-$`),
+		MatchRegexp(`^UPSTREAM +PODS +HITS +USED +FAILURES +BLOBS +REPORTED +ENDPOINT +LAST FAILURE$`),
+		MatchRegexp(`^docker\.io +1/1 +93% +3\.0GiB of 10GiB \(30%\) +none +42 +3h ago +https://10\.[0-9.]+:5000 +-$`),
+		MatchRegexp(`^ghcr\.io +0/1 +- +- +now +0 +- +https://10\.[0-9.]+:5000 +GET app/manifests/v1: bad \[2J$`),
+		MatchRegexp(`^quay\.io +1/1 +- +- +unknown +- +- +https://10\.[0-9.]+:5000 +-$`),
 		BeEmpty(),
 	))
 
@@ -144,7 +148,7 @@ func TestStatus(t *testing.T) {
 	g.Expect(out).To(HavePrefix("caches:\n- endpoint: https://10."))
 	code, _, err = run(admin(t), "status", "-o", "wide")
 	g.Expect(code).To(Equal(plugin.ExitFailed))
-	g.Expect(err).To(ContainSubstring(`output "wide": must be json or yaml`))
+	g.Expect(err).To(ContainSubstring(`invalid argument "wide" for "-o, --output" flag: must be json or yaml`))
 }
 
 func TestExplainPull(t *testing.T) {
@@ -268,7 +272,7 @@ func TestFiftyCachesOnATerminal(t *testing.T) {
 	g.Expect(plain).NotTo(ContainSubstring("\x1b"), "no colours but on a terminal")
 
 	for _, width := range []int{40, 80, 200} {
-		shown := runOnTerminal(t, width, "status")
+		shown := runOnTerminal(t.Context(), t, width, "status")
 		g.Expect(shown).To(ContainSubstring("\x1b[32m"), "it is a terminal")
 		lines := strings.Split(strings.TrimSpace(escapes.ReplaceAllString(strings.ReplaceAll(shown, "\r", ""), "")), "\n")
 		g.Expect(len(lines)).To(BeNumerically(">=", 51))
@@ -280,7 +284,7 @@ func TestFiftyCachesOnATerminal(t *testing.T) {
 		}
 		if width == 80 {
 			g.Expect(lines[0]).To(MatchRegexp(`^UPSTREAM +PODS +HITS +USED$`))
-			g.Expect(lines[51]).To(Equal("Hidden for want of room: failures, blobs, endpoint, last failure"))
+			g.Expect(lines[51]).To(Equal("Hidden for want of room: failures, blobs, reported, endpoint, last failure"))
 		}
 		if width == 200 {
 			g.Expect(lines[1]).To(HaveSuffix("…"))
@@ -288,16 +292,30 @@ func TestFiftyCachesOnATerminal(t *testing.T) {
 		}
 	}
 
+	address := machineAddress(t)
+	server := startCacheServer(t, address, "http://127.0.0.1:1")
+	for _, upstreamHost := range upstreams {
+		newPod(t, upstreamHost, address, server.debugPort)
+	}
+	// As many requests as that are not made one after the other.
+	shown := runOnTerminal(t.Context(), t, 80, "top", "--once", "--interval", "1s", "--request-timeout", "5s")
+	lines := strings.Split(strings.TrimSpace(escapes.ReplaceAllString(strings.ReplaceAll(shown, "\r", ""), "")), "\n")
+	g.Expect(lines).To(HaveLen(52))
+	for i, line := range lines[1:51] {
+		g.Expect(line).To(MatchRegexp(`^%s +[01]/1 +0\.0 +- +0B/s$`, regexp.QuoteMeta(upstreams[i])))
+	}
+	g.Expect(lines[51]).To(Equal("Hidden for want of room: from upstream, fetching, used"))
+
 	t.Setenv("NO_COLOR", "1")
-	g.Expect(runOnTerminal(t, 80, "status")).NotTo(ContainSubstring("\x1b"))
+	g.Expect(runOnTerminal(t.Context(), t, 80, "status")).NotTo(ContainSubstring("\x1b"))
 }
 
 func TestTop(t *testing.T) {
 	g := NewWithT(t)
 	address := machineAddress(t)
-	port := startCacheServer(t, address)
+	server := startCacheServer(t, address, "http://127.0.0.1:1")
 	newCache(t, "docker.io", 1, nil)
-	newPod(t, "docker.io", address, port)
+	newPod(t, "docker.io", address, server.debugPort)
 	newCache(t, "ghcr.io", 1, nil)
 	newPod(t, "ghcr.io", address, 1) // nobody listens there
 
@@ -307,12 +325,36 @@ func TestTop(t *testing.T) {
 		MatchRegexp(`^UPSTREAM +PODS +REQUESTS/S +HITS +TO NODES +FROM UPSTREAM +FETCHING +USED$`),
 		MatchRegexp(`^docker\.io +1/1 +0\.0 +- +0B/s +0B/s +0 +[0-9.]+[KMGT]?i?B of [0-9.]+[KMGT]iB \([0-9]+%\)$`),
 		MatchRegexp(`^ghcr\.io +1/1 +- +- +- +- +- +-$`),
-		HavePrefix("ghcr.io: get pods/proxy in namespace kube-system: "),
+		HavePrefix("ghcr.io: pod registry-ghcr-io-0 does not answer: "),
 		BeEmpty(),
 	))
 	code, _, err = run(admin(t), "top", "--interval", "1ms")
 	g.Expect(code).To(Equal(plugin.ExitFailed))
 	g.Expect(err).To(ContainSubstring("must be at least 1s"))
+
+	// It goes on until Ctrl-C, which is no failure.
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	shown := runOnTerminal(ctx, t, 100, "top", "--interval", "1s")
+	g.Expect(shown).To(HavePrefix("Looking for 1s ...\r\n\x1b[H\x1b[J"))
+	g.Expect(strings.Count(shown, "\x1b[H\x1b[JUPSTREAM ")).To(BeNumerically(">=", 2))
+}
+
+func TestCompletion(t *testing.T) {
+	g := NewWithT(t)
+	newCache(t, "docker.io", 1, nil)
+	newCache(t, "ghcr.io", 1, nil)
+	t.Setenv("KUBECONFIG", admin(t))
+	for args, expected := range map[string]string{
+		"images ":           "docker.io\nghcr.io\n:4\n",
+		"images docker.io ": ":4\n",
+		"status -o ":        "json\nyaml\n:4\n",
+		"explain-pull ":     ":4\n",
+	} {
+		var out strings.Builder
+		g.Expect(plugin.Run(t.Context(), "v1", append([]string{"__complete"}, strings.Split(args, " ")...), plugin.Streams{Out: &out, Err: io.Discard})).To(Equal(plugin.ExitOK))
+		g.Expect(out.String()).To(Equal(expected), args)
+	}
 }
 
 var escapes = regexp.MustCompile("\x1b\\[[0-9]*[mHJ]")
@@ -323,9 +365,9 @@ func run(kubeconfig string, args ...string) (code int, out, err string) {
 	return code, stdout.String(), stderr.String()
 }
 
-// runOnTerminal runs the plugin as an administrator with its output on a terminal, and
-// returns what the terminal got.
-func runOnTerminal(t *testing.T, width int, args ...string) string {
+// runOnTerminal runs the plugin as an administrator with its output on a terminal until
+// ctx ends, and returns what the terminal got.
+func runOnTerminal(ctx context.Context, t *testing.T, width int, args ...string) string {
 	t.Helper()
 	g := NewWithT(t)
 	main, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -352,7 +394,7 @@ func runOnTerminal(t *testing.T, width int, args ...string) string {
 			}
 		}
 	}()
-	code := plugin.Run(t.Context(), "v1", append(args, "--kubeconfig", admin(t)), plugin.Streams{Out: terminal, Err: os.Stderr})
+	code := plugin.Run(ctx, "v1", append(args, "--kubeconfig", admin(t)), plugin.Streams{Out: terminal, Err: terminal})
 	g.Expect(terminal.Close()).To(Succeed())
 	shown := <-got
 	g.Expect(code).To(Equal(plugin.ExitOK))
@@ -462,7 +504,7 @@ func newPod(t *testing.T, upstreamHost, address string, debugPort int) {
 	account := &corev1.ServiceAccount{}
 	g.Expect(shoot.Get(t.Context(), client.ObjectKeyFromObject(set), account)).To(Succeed())
 	pod := &corev1.Pod{ObjectMeta: *set.Spec.Template.ObjectMeta.DeepCopy(), Spec: *set.Spec.Template.Spec.DeepCopy()}
-	pod.Namespace, pod.Name = set.Namespace, set.Name+"-0"
+	pod.Namespace, pod.Name, pod.Spec.NodeName = set.Namespace, set.Name+"-0", nodeName
 	pod.Spec.Volumes, pod.Spec.Containers[0].VolumeMounts = nil, nil
 	pod.Spec.PriorityClassName = ""
 	for i := range pod.Spec.Containers[0].Ports {
@@ -493,8 +535,18 @@ func machineAddress(t *testing.T) string {
 	return ""
 }
 
-// startCacheServer runs the cache and returns the port of its metrics.
-func startCacheServer(t *testing.T, address string) int {
+// cacheServer is a running cache.
+type cacheServer struct {
+	// host is where it serves, and debugPort the port of its metrics.
+	host      string
+	debugPort int
+	// inventoryPort is the loopback port of its list of images.
+	inventoryPort int
+}
+
+// startCacheServer runs the cache of an upstream, with metrics at an address of this
+// machine.
+func startCacheServer(t *testing.T, address, remoteURL string) cacheServer {
 	t.Helper()
 	g := NewWithT(t)
 	directory := t.TempDir()
@@ -503,13 +555,13 @@ func startCacheServer(t *testing.T, address string) int {
 	output, err := build.CombinedOutput()
 	g.Expect(err).NotTo(HaveOccurred(), string(output))
 
-	listener, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
+	ports, err := process.FreePorts(3)
 	g.Expect(err).NotTo(HaveOccurred())
-	port := listener.Addr().(*net.TCPAddr).Port
-	g.Expect(listener.Close()).To(Succeed())
+	server := cacheServer{host: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0])), debugPort: ports[1], inventoryPort: ports[2]}
+	debug := net.JoinHostPort(address, strconv.Itoa(server.debugPort))
 	raw, err := configv1alpha1.EncodeCacheConfiguration(&configv1alpha1.CacheConfiguration{
-		Upstream: "docker.io", RemoteURL: "http://127.0.0.1:1", Storage: configv1alpha1.Storage{RootDirectory: filepath.Join(directory, "storage")},
-		Server: configv1alpha1.Server{Address: "127.0.0.1:0"}, Debug: configv1alpha1.Debug{Address: listener.Addr().String()},
+		Upstream: "docker.io", RemoteURL: remoteURL, Storage: configv1alpha1.Storage{RootDirectory: filepath.Join(directory, "storage")},
+		Server: configv1alpha1.Server{Address: server.host}, Debug: configv1alpha1.Debug{Address: debug, InventoryPort: ptr.To(int32(server.inventoryPort))},
 	})
 	g.Expect(err).NotTo(HaveOccurred())
 	config := filepath.Join(directory, "config.yaml")
@@ -521,11 +573,11 @@ func startCacheServer(t *testing.T, address string) int {
 		_ = cache.Wait()
 	})
 	g.Eventually(func() error {
-		response, err := http.Get("http://" + listener.Addr().String() + "/debug/health")
+		response, err := http.Get("http://" + debug + "/debug/health")
 		if err != nil {
 			return err
 		}
 		return response.Body.Close()
 	}).WithTimeout(30 * time.Second).Should(Succeed())
-	return port
+	return server
 }

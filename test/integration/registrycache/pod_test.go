@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,6 +36,9 @@ type pod struct {
 	root    string
 	address string
 	session *gexec.Session
+	// hostname is what the process takes for the name of the machine, which in a pod is
+	// the pod's; empty: that of this machine.
+	hostname string
 }
 
 // startPod starts the pod that the StatefulSet controller made for a cache, and
@@ -59,6 +63,13 @@ func startPodIn(ctx context.Context, name, root string) *pod {
 
 func (p *pod) start() {
 	GinkgoHelper()
+	p.launch()
+	p.awaitReady()
+}
+
+// launch starts the process of the pod.
+func (p *pod) launch() {
+	GinkgoHelper()
 	container := p.object.Spec.Containers[0]
 	args := make([]string, 0, len(container.Args))
 	for _, arg := range container.Args {
@@ -67,6 +78,9 @@ func (p *pod) start() {
 		args = append(args, flag+"="+p.containerize(file))
 	}
 	cmd := exec.Command(cacheBinary, args...)
+	if p.hostname != "" {
+		cmd = exec.Command("unshare", slices.Concat(ownHostname(), []string{p.hostname, cacheBinary}, args)...)
+	}
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	for _, variable := range container.Env {
 		cmd.Env = append(cmd.Env, variable.Name+"="+variable.Value)
@@ -75,8 +89,31 @@ func (p *pod) start() {
 	p.session, err = gexec.Start(cmd, GinkgoWriter, GinkgoWriter)
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(p.stop)
+}
 
-	probe := container.ReadinessProbe.HTTPGet
+// ownHostname are the arguments of unshare that run a command with a host name of its
+// own: after them come the name and the command. It skips the spec where the machine
+// does not allow that.
+func ownHostname() []string {
+	GinkgoHelper()
+	args := []string{"--uts"}
+	if os.Geteuid() != 0 {
+		args = append(args, "--map-root-user")
+	}
+	args = append(args, "sh", "-c", `echo "$0" >/proc/sys/kernel/hostname && exec "$@"`)
+	if output, err := exec.Command("unshare", append(slices.Clone(args), "tried", "true")...).CombinedOutput(); err != nil {
+		if os.Getenv("REQUIRE_CLUSTER") != "" {
+			Fail("processes cannot have a host name of their own: " + string(output))
+		}
+		Skip("processes cannot have a host name of their own here: " + string(output))
+	}
+	return args
+}
+
+// awaitReady waits until the pod is ready by its own probe.
+func (p *pod) awaitReady() {
+	GinkgoHelper()
+	probe := p.object.Spec.Containers[0].ReadinessProbe.HTTPGet
 	Expect(probe.Port.StrVal).To(Equal("debug"))
 	Eventually(func() (int, error) {
 		return getStatus("http://" + net.JoinHostPort(p.address, "5001") + probe.Path)

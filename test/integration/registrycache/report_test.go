@@ -6,12 +6,23 @@ package registrycache_test
 
 import (
 	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"time"
 
+	containername "github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	gomegatypes "github.com/onsi/gomega/types"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,6 +31,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -27,6 +39,7 @@ import (
 
 	shootv1alpha3 "github.com/gardener/gardener-extension-registry-cache/pkg/apis/shoot/v1alpha3"
 	"github.com/gardener/gardener-extension-registry-cache/pkg/upstream"
+	upstreamtest "github.com/gardener/gardener-extension-registry-cache/test/upstream"
 )
 
 // What a Shoot owner sees of the caches with kubectl.
@@ -59,6 +72,7 @@ var _ = Describe("RegistryCaches", func() {
 		Eventually(registryCacheStatus).WithArguments(ctx, owner, name).Should(And(
 			HaveField("Ready", true), HaveField("Requests", BeZero()), HaveField("HitRatio", ""),
 			HaveField("TotalBytes", BeNumerically(">", 0)), HaveField("LastUpstreamError", BeNil()), HaveField("Replicas", HaveLen(1)),
+			HaveField("LastReportTime.Time", BeTemporally("~", time.Now(), 5*time.Minute)),
 		))
 		node.expectPull(ctx, source, "cold", "library/app:v1", image)
 		// The next report comes 30 seconds after the first.
@@ -74,7 +88,7 @@ var _ = Describe("RegistryCaches", func() {
 		for _, column := range table.ColumnDefinitions {
 			columns = append(columns, column.Name)
 		}
-		Expect(columns).To(Equal([]string{"Name", "Upstream", "Endpoint", "Ready", "Hit Ratio", "Used Bytes", "Total Bytes", "Blobs", "Last Upstream Error", "Age"}))
+		Expect(columns).To(Equal([]string{"Name", "Upstream", "Endpoint", "Ready", "Hit Ratio", "Used Bytes", "Total Bytes", "Blobs", "Last Upstream Error", "Reported", "Age"}))
 
 		By("trying more with the token of the cache")
 		expectNoOtherRights(ctx, cachePod, name)
@@ -88,7 +102,7 @@ var _ = Describe("RegistryCaches", func() {
 
 		By("ending in order")
 		cachePod.stop()
-		Expect(registryCacheStatus(ctx, owner, name)).To(And(HaveField("Ready", false), HaveField("Replicas", BeEmpty()), HaveField("Requests", BeNumerically(">", layers))))
+		Expect(registryCacheStatus(ctx, owner, name)).To(And(HaveField("Ready", false), HaveField("Replicas", BeEmpty()), HaveField("LastReportTime", Not(BeNil())), HaveField("Requests", BeNumerically(">", layers))))
 
 		By("deleting the caches")
 		deleteExtension(ctx, namespace)
@@ -97,15 +111,179 @@ var _ = Describe("RegistryCaches", func() {
 		}).Should(Satisfy(apierrors.IsNotFound))
 		expectNotInShoot(ctx, &corev1.ServiceAccount{}, name)
 	}, SpecTimeout(8*time.Minute))
+
+	It("have the reports of both replicas of a cache, which come at the same time", func(ctx SpecContext) {
+		source := startUpstream("", "")
+		name := upstream.ResourceName(source.Host())
+		namespace := newShoot(ctx)
+		reconcile(ctx, namespace, cache{
+			"upstream": source.Host(), "remoteURL": source.URL(), "highAvailability": map[string]any{"enabled": true},
+		})
+		owner := newOwner(environment.Shoot)
+		Eventually(registryCaches).WithArguments(ctx, owner).Should(ConsistOf(HaveField("Name", name)))
+		reports := watchReports(ctx, owner, name)
+		replicas := []*pod{newReplica(ctx, name, 0), newReplica(ctx, name, 1)}
+		for _, replica := range replicas {
+			replica.launch()
+		}
+		for _, replica := range replicas {
+			replica.awaitReady()
+		}
+		Eventually(registryCacheStatus).WithArguments(ctx, owner, name).Should(And(beTheSum(2), HaveField("Requests", BeZero())))
+
+		for round := range 3 {
+			By(fmt.Sprintf("pulling by both, round %d", round+1))
+			for i, replica := range replicas {
+				// What the one pulls more than the other tells their figures apart.
+				for image := range 1 + i {
+					replica.pull(ctx, source, fmt.Sprintf("app-%d-%d-%d", round, i, image))
+				}
+			}
+			Eventually(registryCacheStatus).WithArguments(ctx, owner, name).WithTimeout(time.Minute).Should(And(beTheSum(2),
+				HaveField("Replicas", And(
+					HaveKeyWithValue(name+"-0", HaveField("Requests", replicas[0].requests())),
+					HaveKeyWithValue(name+"-1", HaveField("Requests", replicas[1].requests()))))))
+		}
+
+		By("ending one in order")
+		both := registryCacheStatusOf(ctx, owner, name)
+		replicas[1].stop()
+		Expect(registryCacheStatus(ctx, owner, name)).To(And(beTheSum(1), HaveField("Replicas", HaveKey(name+"-0")),
+			HaveField("Requests", replicas[0].requests()), HaveField("Ready", true)))
+		reports.expect(both, name+"-0", name+"-1")
+	}, SpecTimeout(5*time.Minute))
 })
 
+// newReplica returns a pod of a cache with high availability, with its own name, at the
+// address of the Service or, but for the first one, at one beside it.
+func newReplica(ctx context.Context, name string, ordinal int) *pod {
+	GinkgoHelper()
+	p := &pod{object: &corev1.Pod{}, root: GinkgoT().TempDir(), hostname: fmt.Sprintf("%s-%d", name, ordinal), address: clusterIP(ctx, name)}
+	if ordinal > 0 {
+		p.address = fmt.Sprintf("127.77.0.%d", ordinal)
+	}
+	eventuallyInShoot(ctx, p.object, p.hostname)
+	p.mountVolumes(ctx)
+	return p
+}
+
+// pull pulls an image of its own by way of a cache, as containerd would.
+func (p *pod) pull(ctx context.Context, source *upstreamtest.Registry, repository string) {
+	GinkgoHelper()
+	pushImage(source, repository, "v1")
+	reference, err := containername.ParseReference(net.JoinHostPort(p.address, "5000")+"/"+repository+":v1", containername.Insecure)
+	Expect(err).NotTo(HaveOccurred())
+	transport := remote.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} // the certificate is for the address of the Service
+	defer transport.CloseIdleConnections()
+	image, err := remote.Image(reference, remote.WithTransport(transport), remote.WithContext(ctx))
+	Expect(err).NotTo(HaveOccurred())
+	Expect(validate.Image(image)).To(Succeed())
+	p.awaitStored()
+}
+
+// requests returns how many requests a cache has had by its own metrics.
+func (p *pod) requests() int64 {
+	GinkgoHelper()
+	response, err := http.Get("http://" + net.JoinHostPort(p.address, "5001") + "/metrics")
+	Expect(err).NotTo(HaveOccurred())
+	defer func() { _ = response.Body.Close() }()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(response.Body)
+	Expect(err).NotTo(HaveOccurred())
+	total := 0.0
+	for _, metric := range families["registry_proxy_requests_total"].GetMetric() {
+		total += metric.GetCounter().GetValue()
+	}
+	return int64(total)
+}
+
+// beTheSum says that a status is that of so many replicas, taken together.
+func beTheSum(replicas int) gomegatypes.GomegaMatcher {
+	return And(HaveField("Replicas", HaveLen(replicas)), WithTransform(func(status shootv1alpha3.RegistryCacheStatus) shootv1alpha3.Report {
+		left := status.Report
+		for _, replica := range status.Replicas {
+			left.Ready = left.Ready && replica.Ready
+			left.Requests -= replica.Requests
+			left.Hits -= replica.Hits
+			left.UsedBytes -= replica.UsedBytes
+			left.TotalBytes -= replica.TotalBytes
+			left.Blobs -= replica.Blobs
+		}
+		return left
+	}, Equal(shootv1alpha3.Report{Ready: true})))
+}
+
+// reportWatch is what stood in the status of a RegistryCache, from first to last.
+type reportWatch struct {
+	watch watch.Interface
+	ended chan []shootv1alpha3.RegistryCacheStatus
+}
+
+func watchReports(ctx context.Context, owner client.WithWatch, name string) *reportWatch {
+	GinkgoHelper()
+	watched, err := owner.Watch(ctx, &shootv1alpha3.RegistryCacheList{}, client.InNamespace(metav1.NamespaceSystem), client.MatchingFields{"metadata.name": name})
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(watched.Stop)
+	reports := &reportWatch{watch: watched, ended: make(chan []shootv1alpha3.RegistryCacheStatus, 1)}
+	go func() {
+		var all []shootv1alpha3.RegistryCacheStatus
+		for event := range watched.ResultChan() {
+			if object, ok := event.Object.(*shootv1alpha3.RegistryCache); ok && object.Status != nil {
+				all = append(all, *object.Status)
+			}
+		}
+		reports.ended <- all
+	}()
+	return reports
+}
+
+// expect ends the watch. Until one of the replicas ended no report took away that of
+// another, and none of a replica came sooner than 30 seconds after the one before.
+func (r *reportWatch) expect(last shootv1alpha3.RegistryCacheStatus, replicas ...string) {
+	GinkgoHelper()
+	r.watch.Stop()
+	all := <-r.ended
+	seen := make(map[string]shootv1alpha3.ReplicaReport)
+	count := 0
+	for _, status := range all {
+		for _, replica := range replicas {
+			report, found := status.Replicas[replica]
+			before, known := seen[replica]
+			if !found {
+				Expect(known).To(BeFalse(), "the report of %s was lost: %v", replica, status)
+				continue
+			}
+			if known && !report.Time.Equal(before.Time) {
+				// Times are of whole seconds.
+				Expect(report.Time.Sub(before.Time.Time)).To(BeNumerically(">=", 29*time.Second), replica)
+				count++
+			}
+			seen[replica] = report
+		}
+		if reflect.DeepEqual(status, last) {
+			break
+		}
+	}
+	Expect(seen).To(HaveLen(len(replicas)))
+	Expect(count).To(BeNumerically(">=", 2*len(replicas)), "they reported again and again")
+	AddReportEntry("Reports of two replicas", ReportEntryVisibilityAlways, fmt.Sprintf("%d reports, %d changes of the status", count+len(replicas), len(all)))
+}
+
+func registryCacheStatusOf(ctx context.Context, owner client.Client, name string) shootv1alpha3.RegistryCacheStatus {
+	GinkgoHelper()
+	status, err := registryCacheStatus(ctx, owner, name)
+	Expect(err).NotTo(HaveOccurred())
+	return status
+}
+
 // newOwner returns a client that knows RegistryCaches.
-func newOwner(config *rest.Config) client.Client {
+func newOwner(config *rest.Config) client.WithWatch {
 	GinkgoHelper()
 	scheme := runtime.NewScheme()
 	Expect(kubernetes.AddShootSchemeToScheme(scheme)).To(Succeed())
 	Expect(shootv1alpha3.AddToScheme(scheme)).To(Succeed())
-	owner, err := client.New(config, client.Options{Scheme: scheme})
+	owner, err := client.NewWithWatch(config, client.Options{Scheme: scheme})
 	Expect(err).NotTo(HaveOccurred())
 	return owner
 }

@@ -22,6 +22,7 @@ import (
 // +kubebuilder:printcolumn:name="Total Bytes",type=integer,JSONPath=`.status.totalBytes`
 // +kubebuilder:printcolumn:name="Blobs",type=integer,JSONPath=`.status.blobs`
 // +kubebuilder:printcolumn:name="Last Upstream Error",type=string,JSONPath=`.status.lastUpstreamError.message`
+// +kubebuilder:printcolumn:name="Reported",type=date,JSONPath=`.status.lastReportTime`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 
 // RegistryCache shows one cache of the Shoot. It configures nothing: a change of it is
@@ -58,6 +59,12 @@ type RegistryCacheStatus struct {
 	// the first request.
 	// +optional
 	HitRatio string `json:"hitRatio,omitempty"`
+	// LastReportTime is when one of the replicas, or the last one that there was, last
+	// reported, by the clock of its node. If that is much more than 10 minutes ago, no
+	// replica runs, or none reaches the API server, and all else here is as old. Unset,
+	// the replicas are of a version that did not say so.
+	// +optional
+	LastReportTime *metav1.Time `json:"lastReportTime,omitempty"`
 	// Replicas are the reports of the replicas by the names of their pods. One that ends
 	// in order takes its report away; that of one that does not is taken away by another
 	// once it is 30 minutes old.

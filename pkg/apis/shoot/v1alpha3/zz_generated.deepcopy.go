@@ -95,6 +95,10 @@ func (in *RegistryCacheSpec) DeepCopy() *RegistryCacheSpec {
 func (in *RegistryCacheStatus) DeepCopyInto(out *RegistryCacheStatus) {
 	*out = *in
 	in.Report.DeepCopyInto(&out.Report)
+	if in.LastReportTime != nil {
+		in, out := &in.LastReportTime, &out.LastReportTime
+		*out = (*in).DeepCopy()
+	}
 	if in.Replicas != nil {
 		in, out := &in.Replicas, &out.Replicas
 		*out = make(map[string]ReplicaReport, len(*in))
