@@ -48,7 +48,7 @@ export HOME=$PWD/home PATH=$PWD/home/.local/bin:$PATH`)
 		expectPull(ctx, false)
 		commands, printed := docs.console(page, "status", 1)
 		// A cache reports twice a minute at most.
-		Eventually(docs.try).WithArguments(ctx, commands).WithTimeout(2 * time.Minute).Should(MatchRegexp(`(?m)^docker\.io +1/1 +[0-9]+%`))
+		Eventually(docs.try).WithArguments(ctx, commands).WithTimeout(2 * time.Minute).WithPolling(2 * time.Second).Should(MatchRegexp(`(?m)^docker\.io +1/1 +[0-9]+%`))
 		Expect(table(docs.run(ctx, commands), printed[0])).To(ConsistOf(
 			MatchRegexp(`^docker\.io +1/1 +[0-9]+% +[0-9.]+.iB of [0-9]+[KMGT]iB \([0-9]+%\) +none +[0-9]+ +[0-9]+[smh] ago +https://10\.96\.[0-9.]+:5000 +-$`),
 			HavePrefix("upstream.test ")))
@@ -61,7 +61,7 @@ export HOME=$PWD/home PATH=$PWD/home/.local/bin:$PATH`)
 		Expect(shoot.ScaleCache(ctx, upstreamHost, 0)).To(Succeed())
 		// A replica less is wanted at once, and none is ready a moment later.
 		Eventually(docs.try).WithArguments(ctx, down).Should(Equal(upstreamHost + "\n"))
-	}, SpecTimeout(2*time.Minute))
+	}, SpecTimeout(4*time.Minute))
 
 	It("shows what the caches do, until it is told to stop", func(ctx SpecContext) {
 		commands, printed := docs.console(page, "top", 1)

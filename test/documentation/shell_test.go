@@ -63,7 +63,7 @@ func newDocumentation(root string) *documentation {
 	Expect(os.WriteFile(authority, land.Internet.CA, 0o600)).To(Succeed())
 	d.env = append(os.Environ(),
 		"PATH="+tools+":"+os.Getenv("PATH"),
-		"SSL_CERT_FILE="+authority,
+		"SSL_CERT_FILE="+authority, "CURL_CA_BUNDLE="+authority,
 		"DOCKER_CONFIG="+land.Dir, "HELM_CONFIG_HOME="+land.Dir+"/helm", "HELM_DATA_HOME="+land.Dir+"/helm", "HELM_CACHE_HOME="+land.Dir+"/helm",
 		// The node is of one platform, and the modules are there.
 		"PLATFORMS=linux/"+runtime.GOARCH, "GOPROXY=off", "GOFLAGS=",

@@ -70,7 +70,8 @@ func usageSpecs() {
 	It("tells in the Shoot how the caches are and what they do, and on the node whether it uses them", func(ctx SpecContext) {
 		docs.run(ctx, "export KUBECONFIG=seed.kubeconfig")
 		commands := docs.commands(caches, works, 3, 4, 5, 6)
-		Expect(docs.run(ctx, commands[0])).To(And(
+		// A cache reports twice a minute at most.
+		Eventually(docs.try).WithArguments(ctx, commands[0]).WithTimeout(2 * time.Minute).WithPolling(2 * time.Second).Should(And(
 			MatchRegexp(`(?m)^registry-docker-io +docker\.io `), MatchRegexp(`(?m)^registry-upstream-test +upstream\.test `),
 			ContainSubstring("  endpoint: https://10.96."), ContainSubstring("  hitRatio: ")))
 		Expect(docs.run(ctx, commands[1])).To(And(
@@ -80,7 +81,7 @@ func usageSpecs() {
 		Expect(docs.run(ctx, commands[2])).To(MatchRegexp(`(?m)^registry_proxy_hits_total\{type="blob"\} [1-9]`))
 		Expect(onNode(ctx, commands[3])).To(And(
 			ContainSubstring("[host.'https://10.96."), ContainSubstring("Active: active (running)"), ContainSubstring("docker.io: wrote hosts.toml")))
-	}, SpecTimeout(time.Minute))
+	}, SpecTimeout(3*time.Minute))
 
 	It("adds a mirror with a private CA, below a path", func(ctx SpecContext) {
 		private, ca, err := land.StartPrivateRegistry(ctx, upstream.Speed{}, "harbor.example.com")
