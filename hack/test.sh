@@ -46,6 +46,7 @@ environment() {
       echo "TEST_ASSET_IMAGES=$PWD/bin/test-images"
       ;;
     e2e)
+      hack/require.sh jq openssl # for commands of the documentation
       environment demo
       assets containerd-1.7 helm gardener-apiserver
       hack/build.sh registry-cache kubectl-registry_cache >&2

@@ -35,8 +35,11 @@ const (
 	admissionName, admissionNamespace   = "gardener-extension-admission-registry-cache", "garden"
 
 	upstreamHost = "upstream.test"
-	layers       = 2
-	layerSize    = 1 << 20
+	// popularHost is the upstream that most pages are about, and popularRegistry the
+	// name at which it is reached.
+	popularHost, popularRegistry = "docker.io", "registry-1.docker.io"
+	layers                       = 2
+	layerSize                    = 1 << 20
 )
 
 // The specs build on one another: the first ones install what the others need. To run
@@ -44,7 +47,7 @@ const (
 var _ = Describe("The documentation", Ordered, ContinueOnFailure, func() {
 	BeforeAll(func(ctx SpecContext) {
 		var err error
-		registry, err = land.StartRegistry(ctx, upstream.Speed{}, "", "", upstreamHost)
+		registry, err = land.StartRegistry(ctx, upstream.Speed{}, "", "", upstreamHost, popularRegistry)
 		Expect(err).NotTo(HaveOccurred())
 		DeferCleanup(registry.Close)
 		// Caches are the released image, which does not trust the test's authority.
@@ -56,6 +59,13 @@ var _ = Describe("The documentation", Ordered, ContinueOnFailure, func() {
 	installationSpecs()
 	gardenctlSpecs()
 	runbookSpecs()
+	lifecycleSpecs()
+	nodeSpecs()
+	usageSpecs()
+	pluginSpecs()
+	operationsSpecs()
+	developmentSpecs()
+	removalSpecs()
 })
 
 var (

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -54,7 +55,7 @@ func newDocumentation(root string) *documentation {
 		Expect(os.Symlink(binary, filepath.Join(tools, tool))).To(Succeed())
 	}
 	for name, kubeconfig := range map[string][]byte{
-		"garden": land.Garden.Kubeconfig, "runtime": land.Seed.Kubeconfig, "seed": land.Seed.Kubeconfig,
+		"garden": land.Garden.Kubeconfig, "runtime": land.Seed.Kubeconfig, "seed": land.Seed.Kubeconfig, "shoot": land.Shoot.Kubeconfig,
 	} {
 		Expect(os.WriteFile(filepath.Join(d.dir, name+".kubeconfig"), kubeconfig, 0o600)).To(Succeed())
 	}
@@ -62,7 +63,7 @@ func newDocumentation(root string) *documentation {
 	Expect(os.WriteFile(authority, land.Internet.CA, 0o600)).To(Succeed())
 	d.env = append(os.Environ(),
 		"PATH="+tools+":"+os.Getenv("PATH"),
-		"SSL_CERT_FILE="+authority,
+		"SSL_CERT_FILE="+authority, "CURL_CA_BUNDLE="+authority,
 		"DOCKER_CONFIG="+land.Dir, "HELM_CONFIG_HOME="+land.Dir+"/helm", "HELM_DATA_HOME="+land.Dir+"/helm", "HELM_CACHE_HOME="+land.Dir+"/helm",
 		// The node is of one platform, and the modules are there.
 		"PLATFORMS=linux/"+runtime.GOARCH, "GOPROXY=off", "GOFLAGS=",
@@ -83,8 +84,41 @@ func (d *documentation) commands(page, section string, numbers ...int) []string 
 	return commands
 }
 
+// console returns the commands of a block of a page below docs that shows a terminal,
+// and the lines that the page says that they print. They have to be run.
+func (d *documentation) console(page, section string, number int) (commands string, printed []string) {
+	GinkgoHelper()
+	blocks, err := d.suite.Take("docs/"+page, section, number)
+	Expect(err).NotTo(HaveOccurred())
+	for line := range strings.Lines(blocks[0].Text) {
+		if !strings.HasPrefix(line, "$ ") {
+			printed = append(printed, strings.TrimSuffix(line, "\n"))
+		}
+	}
+	Expect(printed).NotTo(BeEmpty())
+	return blocks[0].Commands(), printed
+}
+
+// yaml returns the blocks of YAML in a section of a page below docs.
+func (d *documentation) yaml(page, section string) []string {
+	GinkgoHelper()
+	all, err := pages.Read("../..")
+	Expect(err).NotTo(HaveOccurred())
+	var texts []string
+	for _, p := range all {
+		for _, block := range p.Blocks {
+			if block.Page == "docs/"+page && block.Section == section && block.Language == "yaml" {
+				texts = append(texts, block.Text)
+			}
+		}
+	}
+	Expect(texts).NotTo(BeEmpty())
+	return texts
+}
+
 // run runs commands in the shell, which stops at the first that fails, and returns
-// what they print. What they set is there for the next ones.
+// what they print. What they set is there for the next ones; what they left in the
+// background is ended.
 func (d *documentation) run(ctx context.Context, commands string) string {
 	GinkgoHelper()
 	output, err := d.try(ctx, commands)
@@ -95,7 +129,7 @@ func (d *documentation) run(ctx context.Context, commands string) string {
 func (d *documentation) try(ctx context.Context, commands string) (string, error) {
 	GinkgoWriter.Println(commands)
 	cmd := exec.CommandContext(ctx, "bash", "-c", fmt.Sprintf(
-		"set -aeuo pipefail\nif [ -f exported ]; then . ./exported; fi\n%s\nexport -p >exported\n", commands))
+		"set -aeuo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || :' EXIT\nif [ -f exported ]; then . ./exported; fi\n%s\nexport -p >exported\n", commands))
 	cmd.Dir, cmd.Env = d.dir, d.env
 	output, err := cmd.CombinedOutput()
 	GinkgoWriter.Println(string(output))
