@@ -199,6 +199,14 @@ func (c *cluster) ask(ctx context.Context, p pod, path string) ([]byte, error) {
 	return raw, nil
 }
 
+// noAnswerError says that the API server at a host does not answer, which may be different
+// the next time.
+type noAnswerError struct{ host string }
+
+func (e *noAnswerError) Error() string {
+	return fmt.Sprintf("the API server %s does not answer", e.host)
+}
+
 // clusterError is an error that all requests would have.
 type clusterError struct{ error }
 
@@ -231,7 +239,7 @@ func (c *cluster) explain(err error, verb, resource string) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.As(err, &failed), isNetwork(err):
-		return fmt.Errorf("the API server %s does not answer: the Shoot may be hibernated or deleted, or the kubeconfig be of another network (%w)", c.host, err)
+		return fmt.Errorf("%w: the Shoot may be hibernated or deleted, or the kubeconfig be of another network (%w)", &noAnswerError{c.host}, err)
 	}
 	return fmt.Errorf("%s %s in namespace %s: %w", verb, resource, namespace, err)
 }

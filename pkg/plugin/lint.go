@@ -29,7 +29,8 @@ import (
 	"github.com/gardener/gardener-extension-registry-cache/pkg/admission/judge"
 )
 
-// maxManifestBytes bounds what is read of a file. A Shoot has at most about 1.5 MiB.
+// maxManifestBytes bounds a document. A Shoot has at most about 1.5 MiB, and a document
+// may be a list of them.
 const maxManifestBytes = 32 << 20
 
 const stdin = "-"
@@ -52,6 +53,9 @@ file has a Shoot.`,
 
   # As admission would see the Shoot that is there
   kubectl get shoot my-shoot -o yaml | kubectl registry-cache lint -
+
+  # All Shoots of a garden, in a document each
+  kubectl get shoots -A -o json | jq -r '.items[] | "---\n\(tojson)"' | kubectl registry-cache lint -
 
   # In a pipeline
   kustomize build . | kubectl registry-cache lint -`,
@@ -107,7 +111,7 @@ func lint(streams Streams, files []string) error {
 
 func printProblems(out io.Writer, style style, m manifest, problems field.ErrorList, unread []string) error {
 	var text strings.Builder
-	name := fmt.Sprintf("%s: Shoot %s", m.file, m.shoot.Name)
+	name := fmt.Sprintf("%s: Shoot %s", m.file, strings.TrimPrefix(m.shoot.Namespace+"/"+m.shoot.Name, "/"))
 	for _, problem := range problems {
 		fmt.Fprintf(&text, "%s: %s\n", name, style.bad(judge.Shorten(problem).Error()))
 	}
@@ -143,15 +147,10 @@ func (m *manifests) addFile(in io.Reader, file string) error {
 		defer func() { _ = opened.Close() }() // it was only read
 		in = opened
 	}
-	content, err := io.ReadAll(io.LimitReader(in, maxManifestBytes+1))
-	if err != nil {
-		return err
-	}
-	if len(content) > maxManifestBytes {
-		return fmt.Errorf("more than %d MiB", maxManifestBytes>>20)
-	}
-	documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(content)))
+	bounded := &boundedReader{reader: in}
+	documents := utilyaml.NewYAMLReader(bufio.NewReader(bounded))
 	for number := 1; ; number++ {
+		bounded.left = maxManifestBytes
 		document, err := documents.Read()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -163,6 +162,22 @@ func (m *manifests) addFile(in io.Reader, file string) error {
 			return fmt.Errorf("document %d: %w", number, err)
 		}
 	}
+}
+
+// boundedReader reads as long as something is left.
+type boundedReader struct {
+	reader io.Reader
+	// left are the bytes that may still be read.
+	left int
+}
+
+func (b *boundedReader) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fmt.Errorf("more than %d MiB", maxManifestBytes>>20)
+	}
+	n, err := b.reader.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
 }
 
 // addDocument adds the object of a document, or those of a list. An empty document has

@@ -56,19 +56,19 @@ func TestLint(t *testing.T) {
 		out  []string
 		err  []string
 	}{
-		"good":                 {in: goodShoot, code: 0, out: []string{"-: Shoot good: ok\n"}},
-		"empty documents":      {in: "---\n# nothing\n---\n" + goodShoot + "---\n", code: 0, out: []string{"Shoot good: ok"}},
+		"good":                 {in: goodShoot, code: 0, out: []string{"-: Shoot garden-dev/good: ok\n"}},
+		"empty documents":      {in: "---\n# nothing\n---\n" + goodShoot + "---\n", code: 0, out: []string{"Shoot garden-dev/good: ok"}},
 		"JSON":                 {in: `{"apiVersion":"core.gardener.cloud/v1beta1","kind":"Shoot","metadata":{"name":"json"}}`, code: 0, out: []string{"Shoot json: ok"}},
-		"bad value":            {in: bad, code: 1, out: []string{"-: Shoot bad: spec.extensions[0].providerConfig.caches[0].upstream: Invalid value: \"https://docker.io\""}},
-		"all Shoots are shown": {in: goodShoot + "---\n" + bad, code: 1, out: []string{"Shoot good: ok", "Shoot bad: spec.extensions[0]"}},
+		"bad value":            {in: bad, code: 1, out: []string{"-: Shoot garden-dev/bad: spec.extensions[0].providerConfig.caches[0].upstream: Invalid value: \"https://docker.io\""}},
+		"all Shoots are shown": {in: goodShoot + "---\n" + bad, code: 1, out: []string{"Shoot garden-dev/good: ok", "Shoot garden-dev/bad: spec.extensions[0]"}},
 		"unknown field":        {in: strings.Replace(goodShoot, "upstream:", "registryy:", 1), code: 1, out: []string{"caches[0].registryy"}},
 		"no configuration":     {in: goodShoot[:strings.Index(goodShoot, "    providerConfig")], code: 1, out: []string{"spec.extensions[0].providerConfig: Required value"}},
-		"list":                 {in: "apiVersion: v1\nkind: List\nitems:\n- " + strings.ReplaceAll(strings.TrimSpace(bad), "\n", "\n  "), code: 1, out: []string{"Shoot bad: spec.extensions[0]"}},
+		"list":                 {in: "apiVersion: v1\nkind: List\nitems:\n- " + strings.ReplaceAll(strings.TrimSpace(bad), "\n", "\n  "), code: 1, out: []string{"Shoot garden-dev/bad: spec.extensions[0]"}},
 		"another kind of Shoot": {
 			in: strings.Replace(bad, "core.gardener.cloud", "example.com", 1), code: 2, err: []string{"no Shoot of group core.gardener.cloud in -: nothing was validated"},
 		},
-		"Secret that is not there": {in: privateShoot, code: 0, out: []string{`Secret "robot-v1" is in none of the files`, "Shoot private: ok"}},
-		"good Secret":              {in: privateShoot + "---\n" + goodSecret, code: 0, out: []string{"-: Shoot private: ok\n"}},
+		"Secret that is not there": {in: privateShoot, code: 0, out: []string{`Secret "robot-v1" is in none of the files`, "Shoot garden-dev/private: ok"}},
+		"good Secret":              {in: privateShoot + "---\n" + goodSecret, code: 0, out: []string{"-: Shoot garden-dev/private: ok\n"}},
 		"bad Secret": {
 			in: privateShoot + "---\n" + strings.Replace(goodSecret, "immutable: true\n", "", 1), code: 1,
 			out: []string{"spec.extensions[0].providerConfig.caches[0].secretReferenceName"},
@@ -167,4 +167,14 @@ func run(in string, args ...string) (code int, out, err string) {
 	var stdout, stderr strings.Builder
 	code = plugin.Run(context.Background(), "v1.2.3", args, plugin.Streams{In: strings.NewReader(in), Out: &stdout, Err: &stderr})
 	return code, stdout.String(), stderr.String()
+}
+
+func TestLintOfMoreThanOneDocumentMayHave(t *testing.T) {
+	g := NewWithT(t)
+	content, err := os.ReadFile("../../example/admission/good.yaml")
+	g.Expect(err).NotTo(HaveOccurred())
+	document := "---\n# " + strings.Repeat("x", 1<<20) + "\n" + string(content)
+	code, out, message := run(strings.Repeat(document, 40), "lint", "-")
+	g.Expect(code).To(Equal(plugin.ExitOK), message)
+	g.Expect(strings.Count(out, "ok\n")).To(BeNumerically(">=", 40))
 }

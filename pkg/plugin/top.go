@@ -81,14 +81,20 @@ type counters struct {
 	requests, hits, toNodes, fromUpstream, flights, used, total float64
 }
 
+// follow says whether they are of the same run of the pod as earlier ones: they only
+// grow.
+func (c counters) follow(earlier counters) bool {
+	return c.requests >= earlier.requests && c.hits >= earlier.hits && c.toNodes >= earlier.toNodes && c.fromUpstream >= earlier.fromUpstream
+}
+
 func top(ctx context.Context, cluster *cluster, once bool, interval time.Duration, streams Streams) error {
-	before, err := look(ctx, cluster)
+	_, before, err := look(ctx, cluster)
 	if err != nil {
 		return err
 	}
 	live := isCapable(streams.Out) && !once
 	if live {
-		_, _ = fmt.Fprintf(streams.Err, "Looking for %s ...\n", interval)
+		_, _ = fmt.Fprintf(streams.Err, "Measuring for %s ...\n", interval)
 	}
 	for {
 		select {
@@ -96,11 +102,13 @@ func top(ctx context.Context, cluster *cluster, once bool, interval time.Duratio
 			return ctx.Err()
 		case <-time.After(interval):
 		}
-		caches, err := cluster.caches(ctx)
-		if err != nil {
-			return err
+		caches, now, err := look(ctx, cluster)
+		var silent *noAnswerError
+		if live && ctx.Err() == nil && errors.As(err, &silent) {
+			// It comes back, or the user ends this.
+			_, _ = fmt.Fprintf(streams.Err, "%s, trying again ...\n", err)
+			continue
 		}
-		now, err := lookAt(ctx, cluster, caches)
 		if err != nil {
 			return err
 		}
@@ -164,12 +172,13 @@ func formatTop(columns int, style style, caches []cache, before, now map[string]
 	return text.String(), nil
 }
 
-func look(ctx context.Context, cluster *cluster) (map[string]sample, error) {
+func look(ctx context.Context, cluster *cluster) ([]cache, map[string]sample, error) {
 	caches, err := cluster.caches(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return lookAt(ctx, cluster, caches)
+	samples, err := lookAt(ctx, cluster, caches)
+	return caches, samples, err
 }
 
 // lookAt returns samples of caches by their names. A pod that does not answer is no
@@ -266,7 +275,7 @@ func topRows(caches []cache, before, now map[string]sample, style style) [][]cel
 			state.used += counted.used
 			state.total += counted.total
 			// A pod that was not there, or that began anew, tells the next time.
-			if last, ok := before[c.name].pods[name]; ok && counted.requests >= last.requests {
+			if last, ok := before[c.name].pods[name]; ok && counted.follow(last) {
 				seconds := max(counted.at.Sub(last.at).Seconds(), 1e-3)
 				rate.requests += (counted.requests - last.requests) / seconds
 				rate.hits += (counted.hits - last.hits) / seconds

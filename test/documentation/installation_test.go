@@ -103,6 +103,7 @@ func installationSpecs() {
 
 		By("registering the extension")
 		docs.run(ctx, "export KUBECONFIG=garden.kubeconfig")
+		Expect(docs.commands("operations/installation.md", "With a ControllerRegistration")).To(HaveLen(1))
 		docs.run(ctx, docs.commands("operations/installation.md", "With a ControllerRegistration")[0])
 
 		By("creating Shoots")

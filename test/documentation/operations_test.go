@@ -22,7 +22,7 @@ func operationsSpecs() {
 	}, SpecTimeout(time.Minute))
 
 	It("sees before a switch from the existing extension that Shoots are accepted, and after it that all went well", func(ctx SpecContext) {
-		Expect(docs.run(ctx, docs.commands(switching, "Before")[0])).To(And(ContainSubstring("Shoot good: ok"), ContainSubstring("Shoot example: ok")))
+		Expect(docs.run(ctx, docs.commands(switching, "Before")[0])).To(And(ContainSubstring("Shoot garden-dev/good: ok"), ContainSubstring("Shoot garden-dev/example: ok")))
 		Expect(docs.run(ctx, docs.commands(switching, "Switch")[0])).To(ContainSubstring("shoot.core.gardener.cloud/example annotated"))
 		after := docs.commands(switching, "See that it went well")
 		Expect(after).To(HaveLen(2))

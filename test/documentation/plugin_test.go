@@ -105,7 +105,7 @@ END`)
 		commands, printed := docs.console(page, "lint", 1)
 		Expect(trimLines(docs.run(ctx, "set +e\n"+commands+"set -e"))).To(Equal(printed))
 		docs.run(ctx, "export KUBECONFIG=garden.kubeconfig")
-		Expect(docs.run(ctx, docs.commands(page, "lint", 2)[0])).To(ContainSubstring("Shoot example: ok"))
+		Expect(docs.run(ctx, docs.commands(page, "lint", 2)[0])).To(ContainSubstring("Shoot garden-dev/example: ok"))
 	}, SpecTimeout(time.Minute))
 }
 

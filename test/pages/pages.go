@@ -31,6 +31,8 @@ type Page struct {
 	Anchors, Sections []string
 	Links             []Link
 	Blocks            []Block
+	// Problems are what these tests cannot see through: HTML, and code without fences.
+	Problems []string
 }
 
 // Link is a link or an image of a page.
@@ -135,6 +137,10 @@ func parse(name string, content []byte) (Page, error) {
 			page.Links = append(page.Links, Link{string(node.Destination), line})
 		case *ast.AutoLink:
 			page.Links = append(page.Links, Link{string(node.URL(content)), line})
+		case *ast.CodeBlock:
+			page.Problems = append(page.Problems, fmt.Sprintf("%s:%d: code without fences", name, line))
+		case *ast.HTMLBlock:
+			page.Problems = append(page.Problems, fmt.Sprintf("%s:%d: HTML", name, line))
 		case *ast.FencedCodeBlock:
 			block := Block{
 				Page: name, Section: section, Line: line,

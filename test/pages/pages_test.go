@@ -97,6 +97,30 @@ func whyBroken(root string, pages []Page, page Page, target string) string {
 	return ""
 }
 
+// languages are those of all blocks. A block of another one could be of commands that
+// nobody runs.
+var languages = []string{"sh", "bash", "console", "text", "yaml", "toml", "mermaid"}
+
+// suites have a [Suite], and fail if they leave out a block.
+var suites = []string{"test/documentation"}
+
+func TestBlocks(t *testing.T) {
+	g := NewWithT(t)
+	pages, err := Read(root)
+	g.Expect(err).NotTo(HaveOccurred())
+	for _, page := range pages {
+		g.Expect(page.Problems).To(BeEmpty())
+		sections := map[string]bool{}
+		for i, block := range page.Blocks {
+			g.Expect(block.Language).To(BeElementOf(languages), "%s", block)
+			if i > 0 && block.Section != page.Blocks[i-1].Section {
+				g.Expect(sections[block.Section]).To(BeFalse(), "%s: there is another section of that name", block)
+			}
+			sections[block.Section] = true
+		}
+	}
+}
+
 // Each block of commands is run by a suite, or it is said why not.
 func TestCommands(t *testing.T) {
 	g := NewWithT(t)
@@ -104,7 +128,7 @@ func TestCommands(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	all, err := entries()
 	g.Expect(err).NotTo(HaveOccurred())
-	used := map[int]bool{}
+	used := map[int]map[int]bool{}
 	for _, page := range pages {
 		for _, block := range page.Blocks {
 			if !block.HasCommands() {
@@ -114,7 +138,10 @@ func TestCommands(t *testing.T) {
 			for i, entry := range all {
 				if entry.covers(block) {
 					covered++
-					used[i] = true
+					if used[i] == nil {
+						used[i] = map[int]bool{}
+					}
+					used[i][block.Number] = true
 				}
 			}
 			if covered != 1 {
@@ -124,12 +151,15 @@ func TestCommands(t *testing.T) {
 		}
 	}
 	for i, entry := range all {
-		g.Expect(used[i]).To(BeTrue(), "there is no block for %+v", entry)
+		g.Expect(used[i]).NotTo(BeEmpty(), "there is no block for %+v", entry)
+		for _, number := range entry.Blocks {
+			g.Expect(used[i]).To(HaveKey(number), "there is no such block for %+v", entry)
+		}
 		isRun, isExplained := entry.Run != "", entry.Not != ""
 		g.Expect(isRun).NotTo(Equal(isExplained), "%+v: either a suite or a reason", entry)
 		g.Expect(entry.Not).NotTo(ContainSubstring("to be done"), "%+v", entry)
 		if entry.Run != "" {
-			g.Expect(filepath.Join(root, entry.Run)).To(BeADirectory())
+			g.Expect(entry.Run).To(BeElementOf(suites), "%+v", entry)
 		}
 	}
 }

@@ -20,7 +20,7 @@ func render(all []figures) string {
 	t.line("# One controller with many Shoots\n")
 	t.line("%d caches in each Extension, %d CPUs of which API servers, etcd and gardener-resource-manager have their part,\n"+
 		"the controller with its defaults (5 workers). Measured with\n", cachesPerShoot, runtime.NumCPU())
-	t.line("    env $(hack/test.sh env integration) SCALE=\"100,1000\" SCALE_RESULTS=RESULTS.md go test -timeout 2h ./test/integration/scale\n")
+	t.line("`env $(hack/test.sh env integration) SCALE=\"100,1000\" SCALE_RESULTS=RESULTS.md go test -timeout 2h ./test/integration/scale`\n")
 
 	header, rule := "| |", "| --- |"
 	for _, f := range all {

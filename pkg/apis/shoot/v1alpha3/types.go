@@ -62,7 +62,7 @@ type RegistryCacheStatus struct {
 	// LastReportTime is when one of the replicas, or the last one that there was, last
 	// reported, by the clock of its node. If that is much more than 10 minutes ago, no
 	// replica runs, or none reaches the API server, and all else here is as old. Unset,
-	// the replicas are of a version that did not say so.
+	// no replica has ever said so.
 	// +optional
 	LastReportTime *metav1.Time `json:"lastReportTime,omitempty"`
 	// Replicas are the reports of the replicas by the names of their pods. One that ends
