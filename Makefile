@@ -16,7 +16,7 @@ demo: ## Show the main job on a real cluster; as root. KEEP=1 leaves it up.
 test: test-unit test-integration test-e2e ## Run all tests.
 
 .PHONY: test-unit
-test-unit: ## Run the tests that need Go and curl.
+test-unit: ## Run the tests that need no control plane.
 	@hack/test.sh unit
 
 .PHONY: test-integration

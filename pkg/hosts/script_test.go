@@ -41,6 +41,9 @@ func forEachShell(t *testing.T, test func(t *testing.T, shell string)) {
 func lookPath(t testing.TB, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
+	if err != nil && os.Getenv("REQUIRE_CLUSTER") != "" {
+		t.Fatalf("%s is not installed", program)
+	}
 	if err != nil {
 		t.Skipf("%s is not installed", program)
 	}

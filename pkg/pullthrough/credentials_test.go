@@ -227,19 +227,25 @@ func TestRedirectsToTheMachineItselfAreNotFollowed(t *testing.T) {
 	// The upstream of the test is at 127.0.0.1, and so may lead there. Linux takes the
 	// first of these for the same.
 	for _, host := range []string{"0.0.0.0", "169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "fe80::1"} {
-		source := newOrigin(t)
-		source.answer(http.StatusTemporaryRedirect, "Location", "http://"+net.JoinHostPort(host, port)+"/x")
-		cache := newCache(t, source)
-		// More often than it takes for an upstream that fails to be left alone.
-		for range 5 {
-			got := get(t, cache.url("manifests", "v1"))
-			g.Expect(got.status).To(Equal(http.StatusServiceUnavailable), host)
-			g.Expect(string(got.body)).NotTo(ContainSubstring("very-secret"), host)
+		url := "http://" + net.JoinHostPort(host, port) + "/x"
+		for kind, lead := range map[string]func(*origin){
+			"storage":       func(o *origin) { o.answer(http.StatusTemporaryRedirect, "Location", url) },
+			"token service": func(o *origin) { o.answer(http.StatusUnauthorized, "Www-Authenticate", `Bearer realm="`+url+`"`) },
+		} {
+			source := newOrigin(t)
+			lead(source)
+			cache := newCache(t, source)
+			// More often than it takes for an upstream that fails to be left alone.
+			for range 5 {
+				got := get(t, cache.url("manifests", "v1"))
+				g.Expect(got.status).To(Equal(http.StatusServiceUnavailable), "%s at %s", kind, host)
+				g.Expect(string(got.body)).NotTo(ContainSubstring("very-secret"), "%s at %s", kind, host)
+			}
+			g.Expect(cache.logs.String()).To(ContainSubstring("not asked, for the upstream leads to an address of the machine itself"), "%s at %s", kind, host)
+			source.misbehave(nil)
+			source.tag("v1")
+			g.Expect(get(t, cache.url("manifests", "v1")).status).To(Equal(http.StatusOK), "others are not concerned")
 		}
-		g.Expect(cache.logs.String()).To(ContainSubstring("not asked, for the upstream leads to an address of the machine itself"), host)
-		source.misbehave(nil)
-		source.tag("v1")
-		g.Expect(get(t, cache.url("manifests", "v1")).status).To(Equal(http.StatusOK), "others are not concerned")
 	}
 	g.Expect(asked.Load()).To(BeZero())
 }

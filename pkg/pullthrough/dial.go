@@ -25,12 +25,17 @@ import (
 var errRefusedAddress = errors.New("not asked, for the upstream leads to an address of the machine itself, its link, or a metadata service")
 
 // embeddedIPv4 are the networks in which addresses have an IPv4 address inside, and at
-// which byte: NAT64, 6to4, and what was once called IPv4-compatible.
+// which byte: NAT64 (RFC 6052, RFC 8215), 6to4, and what was once called IPv4-compatible.
+// What else a network translates is not known here.
 var embeddedIPv4 = map[netip.Prefix]int{
-	netip.MustParsePrefix("64:ff9b::/96"): 12,
-	netip.MustParsePrefix("2002::/16"):    2,
-	netip.MustParsePrefix("::/96"):        12,
+	netip.MustParsePrefix("64:ff9b::/96"):   12,
+	netip.MustParsePrefix("64:ff9b:1::/96"): 12,
+	netip.MustParsePrefix("2002::/16"):      2,
+	netip.MustParsePrefix("::/96"):          12,
 }
+
+// portOfProxy is where a proxy is if its URL does not say so.
+var portOfProxy = map[string]string{"http": "80", "https": "443", "socks5": "1080", "socks5h": "1080"}
 
 // dialer connects to the upstream, and to where it refers the cache: its token
 // service, and what it redirects to. These may be anywhere but at an address of the
@@ -39,31 +44,27 @@ var embeddedIPv4 = map[netip.Prefix]int{
 // Names do not help it, for the address is looked at when it is connected to.
 type dialer struct {
 	plain, guarded *net.Dialer
-	// refused are the networks of such addresses, without the one that the upstream was
-	// configured to be in.
+	// refused are the networks of such addresses, and own is the one that the upstream
+	// was configured with, if it was.
 	refused []netip.Prefix
+	own     netip.Addr
 	// proxies are the hosts and ports of proxies, as configured. What these reach is
 	// their business.
 	proxies sync.Map
 }
 
 func newDialer(upstream string, timeout time.Duration) *dialer {
-	d := &dialer{refused: refusedFrom(upstream)}
+	d := &dialer{refused: auth.DefaultBlockedRealmPrefixes()}
+	if address, err := netip.ParseAddr(upstream); err == nil {
+		d.own = address.Unmap().WithZone("")
+	}
+	if d.own.IsLoopback() || strings.EqualFold(upstream, "localhost") {
+		// It is on this machine, and so are its storage and its token service.
+		d.refused = slices.DeleteFunc(d.refused, func(network netip.Prefix) bool { return network.Addr().IsLoopback() })
+	}
 	d.plain = &net.Dialer{Timeout: timeout, KeepAlive: keepAlive}
 	d.guarded = &net.Dialer{Timeout: timeout, KeepAlive: keepAlive, Control: d.check}
 	return d
-}
-
-// refusedFrom returns the networks to which an upstream must not lead, which oras-go
-// does not ask for tokens either. One that is configured to be in one of them, by its
-// address, has its storage there as well.
-func refusedFrom(upstream string) []netip.Prefix {
-	refused := auth.DefaultBlockedRealmPrefixes()
-	own, err := netip.ParseAddr(upstream)
-	isLoopback := strings.EqualFold(upstream, "localhost") || err == nil && own.Unmap().IsLoopback()
-	return slices.DeleteFunc(refused, func(network netip.Prefix) bool {
-		return isLoopback && network.Addr().IsLoopback() || err == nil && network.Contains(own.Unmap().WithZone(""))
-	})
 }
 
 // proxy is that of the environment.
@@ -72,7 +73,7 @@ func (d *dialer) proxy(request *http.Request) (*url.URL, error) {
 	if proxy != nil {
 		port := proxy.Port()
 		if port == "" {
-			port = map[string]string{"http": "80", "https": "443"}[proxy.Scheme]
+			port = portOfProxy[proxy.Scheme]
 		}
 		d.proxies.Store(strings.ToLower(net.JoinHostPort(proxy.Hostname(), port)), true)
 	}
@@ -87,13 +88,16 @@ func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 }
 
 // check is asked about each address just before it is connected to, whatever name it was
-// looked up by.
+// looked up by. It refuses what oras-go does not ask for tokens.
 func (d *dialer) check(_, address string, _ syscall.RawConn) error {
 	target, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return fmt.Errorf("address %q: %w", address, err)
 	}
 	ip := target.Addr().Unmap().WithZone("")
+	if ip == d.own {
+		return nil
+	}
 	for _, candidate := range append(embedded(ip), ip) {
 		if slices.ContainsFunc(d.refused, func(network netip.Prefix) bool { return network.Contains(candidate) }) {
 			return fmt.Errorf("%s: %w", ip, errRefusedAddress)

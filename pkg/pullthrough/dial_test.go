@@ -39,7 +39,9 @@ func TestAddressesThatAnUpstreamMayLeadTo(t *testing.T) {
 		{"::1", "127.0.0.1:9000", true},
 		{"127.0.0.1", "169.254.169.254:80", false},
 		{"169.254.10.1", "169.254.10.1:5000", true},
+		{"169.254.10.1", "169.254.169.254:80", false},
 		{"169.254.10.1", "127.0.0.1:5000", false},
+		{"registry.example.com", "[64:ff9b:1::a9fe:a9fe]:80", false},
 		{"registry.example.com", "no address", false},
 	} {
 		t.Run(test.upstream+" to "+test.address, func(t *testing.T) {

@@ -189,7 +189,7 @@ func inMountNamespace(t *testing.T) bool {
 		command.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
 	}
 	out, err := command.CombinedOutput()
-	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 && os.Getenv("REQUIRE_CLUSTER") == "" {
 		t.Skipf("only root may make namespaces here: %s", err)
 	}
 	g.Expect(err).NotTo(HaveOccurred(), string(out))

@@ -140,13 +140,6 @@ func (r *remote) current(rejected bool) *session {
 }
 
 func (r *remote) newSession(credentials Credentials) *session {
-	// oras-go looks up the host of a token service before it asks it, to keep from
-	// addresses of the machine. Behind a proxy there need be no such look-up, and
-	// which addresses are reached is the proxy's business.
-	var blocked []netip.Prefix
-	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: r.base}); err == nil && proxy != nil {
-		blocked = []netip.Prefix{}
-	}
 	client := func(oauth2 bool, cache auth.Cache) *auth.Client {
 		return &auth.Client{
 			Client:             r.client,
@@ -155,7 +148,9 @@ func (r *remote) newSession(credentials Credentials) *session {
 			ClientID:           "registry-cache",
 			ForceAttemptOAuth2: oauth2,
 
-			BlockedRealmPrefixes: blocked,
+			// oras-go would look up the host of a token service before it asks it, which
+			// need not be possible behind a proxy. The dialer sees the very address.
+			BlockedRealmPrefixes: []netip.Prefix{},
 			Credential: auth.StaticCredential(r.base.Host, auth.Credential{
 				Username: credentials.Username, Password: credentials.Password,
 			}),

@@ -109,7 +109,7 @@ type Debug struct {
 	// +optional
 	Address string `json:"address,omitempty"`
 	// InventoryPort is the port, on the loopback address only, of the list of images
-	// that the cache has, from which port forwarding makes it reachable for who has the
+	// that the cache has, from which port forwarding makes it reachable for those who have the
 	// right to that. Unset, there is no such list.
 	// +optional
 	InventoryPort *int32 `json:"inventoryPort,omitempty"`
