@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,6 +27,17 @@ func (c *cache) flip(t *testing.T, dgst digest.Digest) digest.Digest {
 	content[len(content)/2] ^= 1
 	g.Expect(os.WriteFile(c.blobFile(dgst), content, 0o600)).To(Succeed())
 	return digest.FromBytes(content)
+}
+
+// pull returns the answer to a request for a blob when the cache has done all that
+// belongs to it, which may be after the client has all of it.
+func (c *cache) pull(t *testing.T, dgst digest.Digest, header ...string) answer {
+	t.Helper()
+	requests := func() int { return strings.Count(c.logs.String(), `"msg":"Request"`) }
+	before := requests()
+	got := get(t, c.url("blobs", dgst.String()), header...)
+	NewWithT(t).Eventually(requests, waitLimit, "2ms").Should(BeNumerically(">", before))
+	return got
 }
 
 // isRight waits until the volume has a blob as it is to be.
@@ -48,14 +60,14 @@ func TestAClientThatAsksAgainGetsWhatIsRight(t *testing.T) {
 			source := newOrigin(t)
 			blob := source.add(300_000)
 			cache := newCache(t, source)
-			get(t, cache.url("blobs", blob.String()))
+			cache.pull(t, blob)
 			cache.landed(t)
 			wrong := cache.flip(t, blob)
 			source.asked()
 
-			g.Expect(get(t, cache.url("blobs", blob.String()), ask...).digest()).To(Equal(wrong.String()), "it has not asked for what is stored before")
+			g.Expect(cache.pull(t, blob, ask...).digest()).To(Equal(wrong.String()), "it has not asked for what is stored before")
 			g.Expect(source.asked()).To(BeEmpty())
-			g.Expect(get(t, cache.url("blobs", blob.String()), ask...).digest()).To(Equal(blob.String()))
+			g.Expect(cache.pull(t, blob, ask...).digest()).To(Equal(blob.String()))
 			g.Expect(source.asked()).To(HaveLen(1))
 			g.Expect(cache.metric(t, "registry_cache_digest_mismatches_total", "blob")).To(BeEquivalentTo(1))
 			g.Expect(cache.metric(t, "registry_cache_evictions_total", "corrupt")).To(BeEquivalentTo(1))
@@ -65,7 +77,7 @@ func TestAClientThatAsksAgainGetsWhatIsRight(t *testing.T) {
 			g.Expect(cache.metric(t, "registry_cache_store_blobs")).To(BeEquivalentTo(1))
 			g.Expect(cache.metric(t, "registry_cache_store_bytes")).To(BeEquivalentTo(300_000))
 
-			g.Expect(get(t, cache.url("blobs", blob.String()), ask...).digest()).To(Equal(blob.String()))
+			g.Expect(cache.pull(t, blob, ask...).digest()).To(Equal(blob.String()))
 			g.Expect(source.asked()).To(BeEmpty(), "what was fetched is stored")
 		})
 	}
@@ -76,11 +88,11 @@ func TestABlobThatIsCutIsFetchedAnew(t *testing.T) {
 	source := newOrigin(t)
 	blob := source.add(300_000)
 	cache := newCache(t, source)
-	get(t, cache.url("blobs", blob.String()))
+	cache.pull(t, blob)
 	cache.landed(t)
 	g.Expect(os.Truncate(cache.blobFile(blob), 100_000)).To(Succeed())
-	g.Expect(get(t, cache.url("blobs", blob.String())).body).To(HaveLen(100_000), "the manifest tells the client that this is not all")
-	g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
+	g.Expect(cache.pull(t, blob).body).To(HaveLen(100_000), "the manifest tells the client that this is not all")
+	g.Expect(cache.pull(t, blob).digest()).To(Equal(blob.String()))
 }
 
 func TestWhatIsRightIsHashedOnce(t *testing.T) {
@@ -90,7 +102,7 @@ func TestWhatIsRightIsHashedOnce(t *testing.T) {
 	cache := newCache(t, source)
 	for range 3 {
 		// From the upstream; from the volume; from the volume, which is hashed.
-		g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
+		g.Expect(cache.pull(t, blob).digest()).To(Equal(blob.String()))
 		cache.landed(t)
 	}
 	g.Expect(source.asked()).To(HaveLen(1))
@@ -100,7 +112,7 @@ func TestWhatIsRightIsHashedOnce(t *testing.T) {
 	// Nothing else tells whether there was a hash.
 	wrong := cache.flip(t, blob)
 	for range 3 {
-		g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(wrong.String()), "it is not hashed at each pull")
+		g.Expect(cache.pull(t, blob).digest()).To(Equal(wrong.String()), "it is not hashed at each pull")
 	}
 	g.Expect(source.asked()).To(BeEmpty())
 }
@@ -113,11 +125,11 @@ func TestWhatWasRightIsHashedAgainLater(t *testing.T) {
 	limits.Remember = time.Second
 	cache := startCache(t, newConfig(t, source.URL), limits)
 	for range 3 {
-		get(t, cache.url("blobs", blob.String()))
+		cache.pull(t, blob)
 		cache.landed(t)
 	}
 	cache.flip(t, blob)
-	g.Eventually(func() string { return get(t, cache.url("blobs", blob.String())).digest() }, waitLimit, "100ms").Should(Equal(blob.String()))
+	g.Eventually(func() string { return cache.pull(t, blob).digest() }, waitLimit, "100ms").Should(Equal(blob.String()))
 	g.Expect(cache.metric(t, "registry_cache_digest_mismatches_total", "blob")).To(BeEquivalentTo(1))
 }
 
@@ -126,20 +138,20 @@ func TestNobodyElseHasABlobHashed(t *testing.T) {
 	source := newOrigin(t)
 	blob := source.add(300_000)
 	cache := newCache(t, source)
-	get(t, cache.url("blobs", blob.String()))
+	cache.pull(t, blob)
 	cache.landed(t)
 	wrong := cache.flip(t, blob)
 	other := newClient(t)
 	other.Transport.(*http.Transport).DialContext = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).DialContext //nolint:forcetypeassert // it is what newClient makes
 
 	for range 2 {
-		part := get(t, cache.url("blobs", blob.String()), "Range", "bytes=0-299998")
+		part := cache.pull(t, blob, "Range", "bytes=0-299998")
 		g.Expect(part.status).To(Equal(http.StatusPartialContent))
 		g.Expect(bytes.Equal(part.body, source.blobs[blob][:299_999])).To(BeFalse(), "who has read a part only cannot know")
 	}
-	g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(wrong.String()))
+	g.Expect(cache.pull(t, blob).digest()).To(Equal(wrong.String()))
 	for range 2 {
-		g.Expect(get(t, cache.url("blobs", blob.String()), "Range", "bytes=299000-").status).To(Equal(http.StatusPartialContent), "who goes on has not found it wrong")
+		g.Expect(cache.pull(t, blob, "Range", "bytes=299000-").status).To(Equal(http.StatusPartialContent), "who goes on has not found it wrong")
 		g.Expect(do(t, http.MethodHead, cache.url("blobs", blob.String())).status).To(Equal(http.StatusOK))
 	}
 	answer, err := try(t.Context(), other, http.MethodGet, cache.url("blobs", blob.String()))
@@ -147,7 +159,7 @@ func TestNobodyElseHasABlobHashed(t *testing.T) {
 	g.Expect(answer.digest()).To(Equal(wrong.String()), "it asks for the first time")
 	g.Expect(cache.metric(t, "registry_cache_digest_mismatches_total", "blob")).To(BeZero())
 
-	g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
+	g.Expect(cache.pull(t, blob).digest()).To(Equal(blob.String()))
 	answer, err = try(t.Context(), other, http.MethodGet, cache.url("blobs", blob.String()))
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(answer.digest()).To(Equal(blob.String()))
@@ -160,14 +172,14 @@ func TestNobodyWaitsLongForAHash(t *testing.T) {
 	limits := quick
 	limits.Recheck = time.Nanosecond
 	cache := startCache(t, newConfig(t, source.URL), limits)
-	get(t, cache.url("blobs", blob.String()))
+	cache.pull(t, blob)
 	cache.landed(t)
 	wrong := cache.flip(t, blob)
 	for range 2 {
-		g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(wrong.String()))
+		g.Expect(cache.pull(t, blob).digest()).To(Equal(wrong.String()))
 	}
 	g.Eventually(func() float64 { return cache.metric(t, "registry_cache_digest_mismatches_total", "blob") }, waitLimit).Should(BeEquivalentTo(1))
-	g.Expect(get(t, cache.url("blobs", blob.String())).digest()).To(Equal(blob.String()))
+	g.Expect(cache.pull(t, blob).digest()).To(Equal(blob.String()))
 	g.Expect(cache.logs.String()).NotTo(ContainSubstring("Cannot recheck"))
 }
 
@@ -179,7 +191,7 @@ func TestAHashEndsWithTheCache(t *testing.T) {
 	limits.Recheck = time.Nanosecond
 	cache := startCache(t, newConfig(t, source.URL), limits)
 	for range 3 {
-		get(t, cache.url("blobs", blob.String()))
+		cache.pull(t, blob)
 		cache.landed(t)
 	}
 	g.Expect(cache.stop()).To(Succeed())
@@ -195,10 +207,10 @@ func TestManyAskAgainAtATime(t *testing.T) {
 	for range 5 {
 		blob := source.add(1 << 20)
 		blobs = append(blobs, blob)
-		get(t, cache.url("blobs", blob.String()))
+		cache.pull(t, blob)
 		cache.landed(t)
 		cache.flip(t, blob)
-		get(t, cache.url("blobs", blob.String()))
+		cache.pull(t, blob)
 	}
 	client := newClient(t)
 	source.asked()
@@ -221,10 +233,10 @@ func TestABlobThatIsWrongAndNowhereElse(t *testing.T) {
 	source := newOrigin(t)
 	blob := source.add(300_000)
 	cache := newCache(t, source)
-	get(t, cache.url("blobs", blob.String()))
+	cache.pull(t, blob)
 	cache.landed(t)
 	cache.flip(t, blob)
-	get(t, cache.url("blobs", blob.String()))
+	cache.pull(t, blob)
 	source.answer(http.StatusBadGateway)
-	g.Expect(get(t, cache.url("blobs", blob.String())).status).To(BeNumerically(">=", http.StatusInternalServerError), "the client asks the upstream itself")
+	g.Expect(cache.pull(t, blob).status).To(BeNumerically(">=", http.StatusInternalServerError), "the client asks the upstream itself")
 }
