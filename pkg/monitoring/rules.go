@@ -167,9 +167,9 @@ func cacheAlerts() []alert {
 			expr:       `sum by (upstream_host) (increase(registry_cache_digest_mismatches_total[1h])) > 0`,
 			severity:   critical,
 			visibility: owner,
-			summary:    "An upstream sent content that does not have its digest.",
-			description: "The cache of {{ $labels.upstream_host }} got content {{ $value | humanize }} times in the last hour that is not what was asked for. " +
-				"It was dropped, and no node got it. The upstream, or something on the way to it, is broken or changes what it sends.",
+			summary:    "A registry cache dropped content that does not have its digest.",
+			description: "The cache of {{ $labels.upstream_host }} had content {{ $value | humanize }} times in the last hour that is not what was asked for. " +
+				"It was dropped, and no node runs it. The upstream, or something on the way to it, is broken or changes what it sends, or the volume of the cache has changed it: its log says which.",
 		},
 	}
 }

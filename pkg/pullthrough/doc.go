@@ -17,6 +17,7 @@
 //     calls.go asks for once
 //   - store.go: the volume, in distribution's layout
 //   - evict.go: what leaves the volume, and when
+//   - recheck.go: how blobs are found that the volume has changed
 //   - namespace.go: the engine as distribution's handlers see it
 //
 // All that is known about an upstream hangs on one Engine; the package has no

@@ -78,6 +78,14 @@ type Limits struct {
 	// EvictionInterval is the time between two looks at what may leave the volume.
 	// Defaults to 30 seconds.
 	EvictionInterval time.Duration
+	// Remember is for how long it is remembered, at least, that a client was sent a
+	// stored blob, which is hashed if that client asks for it again, and that it was
+	// hashed and is right. Defaults to 15 minutes.
+	Remember time.Duration
+	// Recheck is how long a client waits for that hash before it is served without.
+	// Defaults to 2 seconds, which is enough for some GiB that the machine has in
+	// memory.
+	Recheck time.Duration
 }
 
 func (l Limits) withDefaults() Limits {
@@ -94,6 +102,8 @@ func (l Limits) withDefaults() Limits {
 	orDefault(&l.BreakerLongest, 2*time.Minute)
 	orDefault(&l.Freshness, 30*time.Second)
 	orDefault(&l.EvictionInterval, 30*time.Second)
+	orDefault(&l.Remember, 15*time.Minute)
+	orDefault(&l.Recheck, 2*time.Second)
 	return l
 }
 
@@ -124,6 +134,7 @@ type Engine struct {
 	tags         *calls[digest.Digest]
 	listings     listings
 	listingCalls *calls[*listing]
+	rechecks     *rechecks
 }
 
 // New takes over the volume, and begins to look after it. It fails if the volume
@@ -160,6 +171,7 @@ func newEngine(config Config, lock *os.File) (*Engine, error) {
 		tags:         newCalls[digest.Digest](tasks),
 		listings:     listings{byKey: make(map[string]*listing)},
 		listingCalls: newCalls[*listing](tasks),
+		rechecks:     newRechecks(config.Limits.Remember, tasks),
 	}
 	e.evictor = &evictor{
 		store: store, metrics: e.metrics, log: config.Log, abandon: e.flights.abandon,

@@ -59,6 +59,7 @@ func (e *Engine) serveBlob(ctx context.Context, w http.ResponseWriter, r *http.R
 		return e.serveBlobHead(ctx, w, repository, dgst)
 	}
 
+	e.recheck(ctx, r, repository, dgst)
 	blob, outcome, err := e.openBlob(ctx, repository, dgst)
 	note(ctx, outcome)
 	e.metrics.requested(typeBlob, outcome)
@@ -98,13 +99,17 @@ func (e *Engine) send(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	var sent int64
 	var err error
 	answer := answerOf(ctx)
-	if file, ok := blob.(*stored); ok && answer != nil && answer.Body != nil {
+	file, isStored := blob.(*stored)
+	if isStored && answer != nil && answer.Body != nil {
 		first()
 		sent, err = file.sendTo(answer.Body, part)
 	} else {
 		sent, err = copyContent(ctx, w, blob, part, first)
 	}
 	e.metrics.pushed(typeBlob, sent)
+	if isStored {
+		e.noteDelivery(r, dgst, part, size, err)
+	}
 	return err
 }
 
