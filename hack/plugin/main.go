@@ -73,6 +73,16 @@ func run(ctx context.Context, arguments []string) error {
 	if err := os.MkdirAll(*output, 0o750); err != nil {
 		return fmt.Errorf("create folder of archives: %w", err)
 	}
+	// Those of an earlier run for other platforms are not in the sums.
+	earlier, err := filepath.Glob(filepath.Join(*output, program+"-*.tar.gz"))
+	if err != nil {
+		return err
+	}
+	for _, file := range earlier {
+		if err := os.Remove(file); err != nil {
+			return fmt.Errorf("remove earlier archive: %w", err)
+		}
+	}
 
 	manifest := newManifest(*version)
 	var sums strings.Builder
@@ -126,6 +136,7 @@ func pack(ctx context.Context, version, platform string, license []byte) (*archi
 	defer func() { _ = os.RemoveAll(dir) }()
 	cmd := exec.CommandContext(ctx, "hack/build.sh", program)
 	cmd.Env = append(os.Environ(), "GOOS="+system, "GOARCH="+architecture, "OUTPUT="+dir, "VERSION="+version)
+	cmd.WaitDelay = 5 * time.Second // the compiler outlives the script, and holds its output
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build %s: %w\n%s", program, err, strings.TrimSpace(string(output)))
 	}
