@@ -70,7 +70,7 @@ func newDocumentation(ctx context.Context, root string) *documentation {
 	Expect(ofGo).To(HaveLen(3))
 	d.env = append(os.Environ(),
 		"HOME="+d.home(), "GOCACHE="+ofGo[0], "GOMODCACHE="+ofGo[1], "GOPATH="+ofGo[2],
-		"PATH="+tools+":"+filepath.Join(d.home(), ".local/bin")+":"+os.Getenv("PATH"),
+		"PATH="+filepath.Join(d.home(), ".local/bin")+":"+tools+":"+os.Getenv("PATH"),
 		"SSL_CERT_FILE="+authority, "CURL_CA_BUNDLE="+authority,
 		"DOCKER_CONFIG="+land.Dir, "HELM_CONFIG_HOME="+land.Dir+"/helm", "HELM_DATA_HOME="+land.Dir+"/helm", "HELM_CACHE_HOME="+land.Dir+"/helm",
 		// The node is of one platform, and the modules are there.
