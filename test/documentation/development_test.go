@@ -7,6 +7,7 @@ package documentation_test
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -66,6 +67,6 @@ func developmentSpecs() {
 			ContainSubstring("docker.io: removed hosts.toml, pulls are direct")))
 		version, err := os.ReadFile("../../VERSION")
 		Expect(err).NotTo(HaveOccurred())
-		Expect(pushed).To(ContainSubstring("\n" + strings.TrimSpace(string(version)) + "\n"))
+		Expect(pushed).To(MatchRegexp(`(?m)^` + regexp.QuoteMeta(strings.TrimSpace(string(version))) + `$`))
 	}, SpecTimeout(5*time.Minute))
 }
