@@ -95,7 +95,7 @@ func gardenctlSpecs() {
 
 		in(ctx, "garden", "The same without gardenctl")
 		Expect(docs.run(ctx, `echo "$project_namespace $shoot_namespace"`)).To(Equal("garden-dev " + shoot.Namespace + "\n"))
-		output, err := docs.try(ctx, "shoot=good\n"+docs.commands(page, "The same without gardenctl", 2)[0])
+		output, err := docs.try(ctx, "shoot=good\n"+docs.block(page, "The same without gardenctl", 2))
 		Expect(err).To(HaveOccurred())
 		Expect(output).To(ContainSubstring("no suitable advertised address for kube-apiserver found in .status.advertisedAddresses"))
 		in(ctx, "garden", "The same without gardenctl", 2)
@@ -201,7 +201,7 @@ func gardenctlSpecs() {
 		Expect(land.Pod(ctx, privateHost)).To(HaveField("UID", pod.UID))
 
 		By("shrinking it")
-		shrink := strings.Replace(docs.commands(page, "Resize a volume", 1)[0], "20Gi", "15Gi", 1)
+		shrink := strings.Replace(docs.block(page, "Resize a volume", 1), "20Gi", "15Gi", 1)
 		output, err := docs.try(ctx, "export KUBECONFIG=garden.kubeconfig\n"+shrink)
 		Expect(err).To(HaveOccurred())
 		Expect(output).To(ContainSubstring(`caches[1].volume.size: Invalid value: "15Gi": must not shrink`))
@@ -220,7 +220,7 @@ func gardenctlSpecs() {
 		hosts := And(ContainSubstring("server = 'http://"+privateHost+"'"), MatchRegexp(`\[host\.'https://10\.96\.`))
 		Expect(in(ctx, "shoot", "Read hosts.toml on a node", 2)).To(hosts)
 
-		onNode, err := land.Node.Run(ctx, "sh", "-c", docs.commands(page, "Read hosts.toml on a node", 3)[0])
+		onNode, err := land.Node.Run(ctx, "sh", "-c", docs.block(page, "Read hosts.toml on a node", 3))
 		Expect(err).NotTo(HaveOccurred())
 		Expect(onNode).To(And(hosts, ContainSubstring("https://mirror.example.com"), ContainSubstring(privateHost+": wrote hosts.toml")))
 	}, SpecTimeout(2*time.Minute))
@@ -228,14 +228,18 @@ func gardenctlSpecs() {
 	It("rotates the credentials of an upstream (gardenctl)", func(ctx SpecContext) {
 		pod, err := land.Pod(ctx, privateHost)
 		Expect(err).NotTo(HaveOccurred())
+		shown := MatchRegexp(`^registry-private-test-credentials robot [0-9]+\n$`)
+		before := in(ctx, "shoot", "Rotate the credentials of an upstream", 3)
+		Expect(before).To(shown)
 		Expect(in(ctx, "garden", "Rotate the credentials of an upstream", 1, 2)).To(And(ContainSubstring("example-registry-v2 created"), ContainSubstring("demo replaced")))
 		follow(ctx)
-		Expect(in(ctx, "shoot", "Rotate the credentials of an upstream", 3)).To(Equal("registry-private-test-credentials robot\n"))
+		Eventually(func() string { return in(ctx, "shoot", "Rotate the credentials of an upstream", 3) }).
+			Should(And(shown, Not(Equal(before))), "the Secret has changed")
 
-		By("withdrawing the old ones")
+		By("withdrawing the old ones, after which the page says that it takes two minutes at most")
 		Expect(private.SetUser("robot", "change-me-too")).To(Succeed())
 		pushPrivate(ctx, private, "rotated", "change-me-too")
-		Eventually(land.PullAndForget).WithArguments(ctx, privateHost+"/rotated:v1").WithTimeout(3 * time.Minute).WithPolling(time.Second).Should(Succeed())
+		Eventually(land.PullAndForget).WithArguments(ctx, privateHost+"/rotated:v1").WithTimeout(2 * time.Minute).WithPolling(time.Second).Should(Succeed())
 		Expect(land.Pod(ctx, privateHost)).To(And(HaveField("UID", pod.UID), HaveField("Status.ContainerStatuses", HaveExactElements(HaveField("RestartCount", BeZero())))))
 	}, SpecTimeout(5*time.Minute))
 
@@ -268,7 +272,7 @@ func gardenctlSpecs() {
 		authorities(gardencorev1beta1.RotationPreparing, Equal("2\n"))
 
 		By("completing it too early")
-		output, err := docs.try(ctx, "export KUBECONFIG=garden.kubeconfig\n"+docs.commands(page, section, 3)[0])
+		output, err := docs.try(ctx, "export KUBECONFIG=garden.kubeconfig\n"+docs.block(page, section, 3))
 		Expect(err).To(HaveOccurred())
 		Expect(output).To(ContainSubstring("cannot complete CA rotation if .status.credentials.rotation.certificateAuthorities.phase is not 'Prepared'"))
 

@@ -78,8 +78,7 @@ func installationSpecs() {
 	var first, second map[string]string
 
 	It("installs what it has pushed: a release", func(ctx SpecContext) {
-		Expect(docs.commands("operations/installation.md", "Before you begin")).To(HaveLen(1))
-		docs.run(ctx, docs.commands("operations/installation.md", "Before you begin")[0])
+		docs.run(ctx, docs.command("operations/installation.md", "Before you begin"))
 		first = pushedImages()
 		Expect(first).To(HaveEach(ContainSubstring(":v1.0.0@sha256:")))
 	}, SpecTimeout(5*time.Minute))
@@ -103,25 +102,19 @@ func installationSpecs() {
 
 		By("registering the extension")
 		docs.run(ctx, "export KUBECONFIG=garden.kubeconfig")
-		Expect(docs.commands("operations/installation.md", "With a ControllerRegistration")).To(HaveLen(1))
-		docs.run(ctx, docs.commands("operations/installation.md", "With a ControllerRegistration")[0])
+		docs.run(ctx, docs.command("operations/installation.md", "With a ControllerRegistration"))
 
 		By("creating Shoots")
 		// A garden needs a moment until it knows what was created just before.
 		Eventually(func() (string, error) {
 			return docs.try(ctx, "kubectl apply -f example/admission/good.yaml")
 		}).Should(ContainSubstring("shoot.core.gardener.cloud/good created"))
-		for _, example := range []string{"bad-values.yaml", "bad-fields.yaml"} {
-			output, err := docs.try(ctx, "kubectl apply -f example/admission/"+example)
-			Expect(err).To(HaveOccurred())
-			Expect(trimLines(output)).To(Equal(printedAccordingTo(example)))
-		}
+		expectRefusal(ctx)
 		expectNothingForbidden(ctx, admissionNamespace, admissionName)
 	}, SpecTimeout(3*time.Minute))
 
 	It("installs the controller, through whose caches the node pulls", func(ctx SpecContext) {
-		Expect(docs.commands("operations/installation.md", "Controller")).To(HaveLen(1))
-		docs.run(ctx, docs.commands("operations/installation.md", "Controller")[0])
+		docs.run(ctx, docs.command("operations/installation.md", "Controller"))
 		expectPods(ctx, controllerNamespace, controllerName, 1, first[controllerName])
 
 		By("bringing caches to a Shoot")
@@ -143,15 +136,13 @@ func installationSpecs() {
 	}, SpecTimeout(3*time.Minute))
 
 	It("sees that it works", func(ctx SpecContext) {
-		Expect(docs.commands("operations/installation.md", "See that it works")).To(HaveLen(1))
-		output := docs.run(ctx, docs.commands("operations/installation.md", "See that it works")[0])
+		output := docs.run(ctx, docs.command("operations/installation.md", "See that it works"))
 		Expect(strings.Count(output, "Running")).To(Equal(3), "all pods are listed")
 		Expect(output).To(MatchRegexp(`(?m)^extension-registry-cache +gardener-extension-heartbeat `))
 	}, SpecTimeout(time.Minute))
 
 	It("upgrades to the next version and rolls back, while pulls go on and none fails", func(ctx SpecContext) {
-		upgrade := docs.commands("operations/installation.md", "Upgrade and rollback")
-		Expect(upgrade).To(HaveLen(2))
+		upgrade := docs.commands("operations/installation.md", "Upgrade and rollback", 1, 3)
 
 		load := startLoad(ctx, registry, shoot)
 		load.mark("before the upgrade")
@@ -181,6 +172,19 @@ func installationSpecs() {
 		Expect(second["registry-cache"]).NotTo(Equal(first["registry-cache"]))
 		expectNothingForbidden(ctx, controllerNamespace, controllerName)
 	}, SpecTimeout(5*time.Minute))
+
+	It("upgrades the admission and rolls it back, and it goes on to judge Shoots", func(ctx SpecContext) {
+		upgrade := docs.commands("operations/installation.md", "Upgrade and rollback", 2, 4)
+		for i, images := range []map[string]string{second, first} {
+			docs.run(ctx, upgrade[i])
+			expectPods(ctx, admissionNamespace, admissionName, 2, images[controllerName])
+			docs.run(ctx, "export KUBECONFIG=garden.kubeconfig")
+			Expect(docs.run(ctx, "sed '1,/^---$/d; s/^  name: good$/  name: another/' example/admission/good.yaml | kubectl create --dry-run=server -f -")).
+				To(ContainSubstring("shoot.core.gardener.cloud/another created"))
+			expectRefusal(ctx)
+			expectNothingForbidden(ctx, admissionNamespace, admissionName)
+		}
+	}, SpecTimeout(4*time.Minute))
 }
 
 func runbookSpecs() {
@@ -299,6 +303,17 @@ func expectPods(ctx context.Context, namespace, name string, count int, image st
 				HaveField("Ready", true), HaveField("RestartCount", BeZero()), HaveField("ImageID", HaveSuffix("@"+digest)))))
 		}
 	}).Should(Succeed())
+}
+
+// expectRefusal expects that the garden refuses the bad examples, in the words that
+// stand in them.
+func expectRefusal(ctx context.Context) {
+	GinkgoHelper()
+	for _, example := range []string{"bad-values.yaml", "bad-fields.yaml"} {
+		output, err := docs.try(ctx, "kubectl apply -f example/admission/"+example)
+		Expect(err).To(HaveOccurred())
+		Expect(trimLines(output)).To(Equal(printedAccordingTo(example)))
+	}
 }
 
 // expectNothingForbidden expects that pods log, and not of rights that they lack.

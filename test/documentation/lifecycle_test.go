@@ -40,7 +40,7 @@ func lifecycleSpecs() {
 	}, SpecTimeout(2*time.Minute))
 
 	It("tells how far the growth of volumes is", func(ctx SpecContext) {
-		Expect(docs.run(ctx, docs.commands(page, "A volume grows")[0])).To(And(
+		Expect(docs.run(ctx, docs.command(page, "A volume grows"))).To(And(
 			MatchRegexp(`(?m)^NAME +WANTED +IS$`),
 			MatchRegexp(`(?m)^cache-volume-registry-docker-io-0 +10Gi +10Gi$`),
 			MatchRegexp(`(?m)^cache-volume-registry-upstream-test-0 +10Gi +10Gi$`)))
@@ -66,7 +66,7 @@ func lifecycleSpecs() {
 		Expect(docs.run(ctx, "kubectl -n kube-system get role,rolebinding -l upstream-host -o name")).To(BeEmpty())
 
 		By("reconciling, as the page says")
-		output := docs.run(ctx, ofShoot(docs.commands(page, "Operations by annotation")[0]))
+		output := docs.run(ctx, ofShoot(docs.command(page, "Operations by annotation")))
 		Expect(output).To(And(ContainSubstring("registry-cache annotated"), MatchRegexp(`"state":"(Processing|Succeeded)","type":"Reconcile"`)))
 		Eventually(docs.try).WithArguments(ctx, "kubectl -n kube-system get registrycaches,statefulsets,secrets -l upstream-host=docker.io -o name").
 			WithTimeout(3 * time.Minute).Should(And(

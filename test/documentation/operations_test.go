@@ -17,13 +17,13 @@ func operationsSpecs() {
 
 	It("tells what nodes pull, to choose upstreams and sizes", func(ctx SpecContext) {
 		docs.run(ctx, "export KUBECONFIG=shoot.kubeconfig")
-		Expect(docs.run(ctx, docs.commands(sizing, "Which upstreams")[0])).To(MatchRegexp(`(?m)^ +[1-9][0-9]* registry\.example\.com$`))
-		Expect(docs.run(ctx, docs.commands(sizing, "The volume")[0])).To(MatchRegexp(`(?m)^registry\.example\.com +[0-9]+\.[0-9]{2} GiB$`))
+		Expect(docs.run(ctx, docs.command(sizing, "Which upstreams"))).To(MatchRegexp(`(?m)^ +[1-9][0-9]* registry\.example\.com$`))
+		Expect(docs.run(ctx, docs.command(sizing, "The volume"))).To(MatchRegexp(`(?m)^registry\.example\.com +[0-9]+\.[0-9]{2} GiB$`))
 	}, SpecTimeout(time.Minute))
 
 	It("sees before a switch from the existing extension that Shoots are accepted, and after it that all went well", func(ctx SpecContext) {
-		Expect(docs.run(ctx, docs.commands(switching, "Before")[0])).To(And(ContainSubstring("Shoot garden-dev/good: ok"), ContainSubstring("Shoot garden-dev/example: ok")))
-		Expect(docs.run(ctx, docs.commands(switching, "Switch")[0])).To(ContainSubstring("shoot.core.gardener.cloud/example annotated"))
+		Expect(docs.run(ctx, docs.command(switching, "Before"))).To(And(ContainSubstring("Shoot garden-dev/good: ok"), ContainSubstring("Shoot garden-dev/example: ok")))
+		Expect(docs.run(ctx, docs.command(switching, "Switch"))).To(ContainSubstring("shoot.core.gardener.cloud/example annotated"))
 		after := docs.commands(switching, "See that it went well")
 		Expect(after).To(HaveLen(2))
 		Expect(docs.run(ctx, after[0])).To(And(

@@ -6,7 +6,9 @@ package documentation_test
 
 import (
 	"net/http"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -21,9 +23,7 @@ func pluginSpecs() {
 	const page = "usage/kubectl-plugin.md"
 
 	It("installs the plugin, whose arguments kubectl completes", func(ctx SpecContext) {
-		// The page installs it for the user, whose folder is another here. Go's stay.
-		docs.run(ctx, `export KUBECONFIG=seed.kubeconfig GOCACHE=$(go env GOCACHE) GOMODCACHE=$(go env GOMODCACHE) GOPATH=$(go env GOPATH)
-export HOME=$PWD/home PATH=$PWD/home/.local/bin:$PATH`)
+		docs.run(ctx, "export KUBECONFIG=seed.kubeconfig")
 
 		By("installing a release, which is where GitHub would have it")
 		docs.run(ctx, "VERSION=v0.1.0 hack/plugin.sh -platforms linux/amd64")
@@ -33,14 +33,17 @@ export HOME=$PWD/home PATH=$PWD/home/.local/bin:$PATH`)
 		github.Intercept(func(http.Handler) http.Handler {
 			return http.StripPrefix("/gardener/gardener-extension-registry-cache/releases/download/v0.1.0", http.FileServer(http.Dir(filepath.Join(docs.dir, "bin/plugin"))))
 		})
-		Expect(docs.run(ctx, docs.commands(page, "Install it", 2)[0])).To(And(
+		Expect(docs.run(ctx, docs.block(page, "Install it", 2))).To(And(
 			ContainSubstring("kubectl-registry_cache-linux-amd64.tar.gz: OK"), ContainSubstring("kubectl registry-cache")))
 
 		By("installing what is built")
-		docs.run(ctx, "rm ~/.local/bin/*")
-		docs.run(ctx, docs.commands(page, "Install it", 3)[0])
+		installed, err := filepath.Glob(filepath.Join(docs.home(), ".local/bin/*"))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(installed).To(ConsistOf(HaveSuffix("/kubectl-registry_cache")))
+		Expect(os.Remove(installed[0])).To(Succeed())
+		docs.run(ctx, docs.block(page, "Install it", 3))
 		Expect(docs.run(ctx, "kubectl registry-cache --help; command -v kubectl-registry_cache")).To(HaveSuffix("/home/.local/bin/kubectl-registry_cache\n"))
-		docs.run(ctx, docs.commands(page, "Install it", 6)[0])
+		docs.run(ctx, docs.block(page, "Install it", 6))
 		Expect(docs.run(ctx, "kubectl __complete registry-cache ''")).To(And(ContainSubstring("status\t"), ContainSubstring("explain-pull\t")))
 	}, SpecTimeout(3*time.Minute))
 
@@ -52,7 +55,7 @@ export HOME=$PWD/home PATH=$PWD/home/.local/bin:$PATH`)
 		Expect(table(docs.run(ctx, commands), printed[0])).To(ConsistOf(
 			MatchRegexp(`^docker\.io +1/1 +[0-9]+% +[0-9.]+.iB of [0-9]+[KMGT]iB \([0-9]+%\) +none +[0-9]+ +[0-9]+[smh] ago +https://10\.96\.[0-9.]+:5000 +-$`),
 			HavePrefix("upstream.test ")))
-		down := docs.commands(page, "status", 2)[0]
+		down := docs.block(page, "status", 2)
 		Expect(docs.run(ctx, down)).To(BeEmpty())
 		DeferCleanup(func(ctx SpecContext) {
 			Expect(shoot.ScaleCache(ctx, upstreamHost, 1)).To(Succeed())
@@ -65,9 +68,12 @@ export HOME=$PWD/home PATH=$PWD/home/.local/bin:$PATH`)
 
 	It("shows what the caches do, until it is told to stop", func(ctx SpecContext) {
 		commands, printed := docs.console(page, "top", 1)
-		output := docs.run(ctx, "timeout --signal INT 8 "+strings.TrimSpace(commands)+" || [ $? = 124 ]")
+		// Its own exit code: it ends well when it is told to, and is not killed. A table comes
+		// every 5 seconds.
+		output := docs.run(ctx, "timeout --foreground --preserve-status --signal INT --kill-after 10 20 "+strings.TrimSpace(commands))
 		Expect(table(output, printed[0])).To(ContainElement(MatchRegexp(`^docker\.io +1/1 +[0-9.]+ `)))
-		once := strings.Replace(docs.commands(page, "top", 2)[0], "--interval 30s", "--interval 1s", 1)
+		Expect(len(regexp.MustCompile(`(?m)^UPSTREAM +PODS `).FindAllString(output, -1))).To(BeNumerically(">=", 2), "tables")
+		once := strings.Replace(docs.block(page, "top", 2), "--interval 30s", "--interval 1s", 1)
 		Expect(table(docs.run(ctx, once), printed[0])).To(ConsistOf(HavePrefix("docker.io "), HavePrefix("upstream.test ")))
 	}, SpecTimeout(time.Minute))
 
@@ -75,7 +81,7 @@ export HOME=$PWD/home PATH=$PWD/home/.local/bin:$PATH`)
 		commands, printed := docs.console(page, "images", 1)
 		Expect(table(docs.run(ctx, commands), printed[0])).To(ContainElement(
 			MatchRegexp(`^docker\.io/library/nginx:1\.29 +[0-9.]+.iB +[^ ]+ ago +(all|[0-9]+ of [0-9]+) +sha256:[0-9a-f]{64}$`)))
-		Expect(docs.run(ctx, docs.commands(page, "images", 2)[0])).To(MatchRegexp(`(?m)^[1-9][0-9]+ library/nginx$`))
+		Expect(docs.run(ctx, docs.block(page, "images", 2))).To(MatchRegexp(`(?m)^[1-9][0-9]+ library/nginx$`))
 	}, SpecTimeout(time.Minute))
 
 	It("explains where nodes get an image from", func(ctx SpecContext) {
@@ -105,7 +111,7 @@ END`)
 		commands, printed := docs.console(page, "lint", 1)
 		Expect(trimLines(docs.run(ctx, "set +e\n"+commands+"set -e"))).To(Equal(printed))
 		docs.run(ctx, "export KUBECONFIG=garden.kubeconfig")
-		Expect(docs.run(ctx, docs.commands(page, "lint", 2)[0])).To(ContainSubstring("Shoot garden-dev/example: ok"))
+		Expect(docs.run(ctx, docs.block(page, "lint", 2))).To(ContainSubstring("Shoot garden-dev/example: ok"))
 	}, SpecTimeout(time.Minute))
 }
 

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -30,7 +32,7 @@ type documentation struct {
 
 // newDocumentation is for the repository in a folder. The commands find helm and
 // kubectl, and files with the kubeconfigs of administrators.
-func newDocumentation(root string) *documentation {
+func newDocumentation(ctx context.Context, root string) *documentation {
 	GinkgoHelper()
 	root, err := filepath.Abs(root)
 	Expect(err).NotTo(HaveOccurred())
@@ -38,7 +40,7 @@ func newDocumentation(root string) *documentation {
 	Expect(err).NotTo(HaveOccurred())
 	d := &documentation{suite: suite, dir: filepath.Join(land.Dir, "clone")}
 	tools := filepath.Join(land.Dir, "tools")
-	for _, dir := range []string{d.dir, tools} {
+	for _, dir := range []string{d.dir, d.home(), tools} {
 		Expect(os.Mkdir(dir, 0o700)).To(Succeed())
 	}
 	// What is built goes to the folder bin, which is not the repository's.
@@ -61,14 +63,43 @@ func newDocumentation(root string) *documentation {
 	}
 	authority := filepath.Join(land.Dir, "internet.crt")
 	Expect(os.WriteFile(authority, land.Internet.CA, 0o600)).To(Succeed())
+	// The commands write to the user's folder, which is another here. Go's caches stay.
+	folders, err := exec.CommandContext(ctx, "go", "env", "GOCACHE", "GOMODCACHE", "GOPATH").Output()
+	Expect(err).NotTo(HaveOccurred())
+	ofGo := strings.Split(strings.TrimSpace(string(folders)), "\n")
+	Expect(ofGo).To(HaveLen(3))
 	d.env = append(os.Environ(),
-		"PATH="+tools+":"+os.Getenv("PATH"),
+		"HOME="+d.home(), "GOCACHE="+ofGo[0], "GOMODCACHE="+ofGo[1], "GOPATH="+ofGo[2],
+		"PATH="+filepath.Join(d.home(), ".local/bin")+":"+tools+":"+os.Getenv("PATH"),
 		"SSL_CERT_FILE="+authority, "CURL_CA_BUNDLE="+authority,
 		"DOCKER_CONFIG="+land.Dir, "HELM_CONFIG_HOME="+land.Dir+"/helm", "HELM_DATA_HOME="+land.Dir+"/helm", "HELM_CACHE_HOME="+land.Dir+"/helm",
 		// The node is of one platform, and the modules are there.
 		"PLATFORMS=linux/"+runtime.GOARCH, "GOPROXY=off", "GOFLAGS=",
 	)
 	return d
+}
+
+// home is the user's folder for the commands.
+func (d *documentation) home() string {
+	return filepath.Join(land.Dir, "home")
+}
+
+// command returns the only block of commands of a section that commands.yaml gives to
+// this suite. It has to be run.
+func (d *documentation) command(page, section string) string {
+	GinkgoHelper()
+	commands := d.commands(page, section)
+	Expect(commands).To(HaveLen(1), "%s: blocks of %q", page, section)
+	return commands[0]
+}
+
+// block returns the block of commands with a number in a section of several. It has to
+// be run.
+func (d *documentation) block(page, section string, number int) string {
+	GinkgoHelper()
+	commands := d.commands(page, section, number)
+	Expect(commands).To(HaveLen(1), "%s: block %d of %q", page, number, section)
+	return commands[0]
 }
 
 // commands returns the shell commands of a section of a page below docs, one text for
@@ -126,11 +157,16 @@ func (d *documentation) run(ctx context.Context, commands string) string {
 	return output
 }
 
+// try is run for commands that may fail. When the time is over all that they started is
+// ended with them, or who holds their output would be waited for.
 func (d *documentation) try(ctx context.Context, commands string) (string, error) {
 	GinkgoWriter.Println(commands)
 	cmd := exec.CommandContext(ctx, "bash", "-c", fmt.Sprintf(
 		"set -aeuo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || :' EXIT\nif [ -f exported ]; then . ./exported; fi\n%s\nexport -p >exported\n", commands))
 	cmd.Dir, cmd.Env = d.dir, d.env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
 	output, err := cmd.CombinedOutput()
 	GinkgoWriter.Println(string(output))
 	return string(output), err

@@ -92,7 +92,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(registry.Close)
 
-	docs = newDocumentation("../..")
+	docs = newDocumentation(ctx, "../..")
 }, NodeTimeout(5*time.Minute))
 
 var _ = BeforeEach(func() {

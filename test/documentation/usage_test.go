@@ -37,8 +37,8 @@ func usageSpecs() {
 		docs.run(ctx, "sed '1,/^---$/d; s/^  name: good$/  name: example/' example/admission/good.yaml | kubectl create -f -")
 		// Other pages have an example-registry too.
 		own := func(text string) string { return strings.ReplaceAll(text, "example-registry-v", "own-registry-v") }
-		give := own(docs.commands(credentials, "Give a cache credentials")[0])
-		change := own(docs.commands(credentials, "Change the credentials")[0])
+		give := own(docs.command(credentials, "Give a cache credentials"))
+		change := own(docs.command(credentials, "Change the credentials"))
 		Expect(docs.run(ctx, give)).To(ContainSubstring("secret/own-registry-v1 created"))
 		patchExample(ctx, own(docs.yaml(credentials, "Give a cache credentials")[0]))
 
@@ -64,7 +64,7 @@ func usageSpecs() {
 			]}}'`)
 		Expect(docs.run(ctx, commands[0])).To(ContainSubstring("not well configured"))
 		Expect(docs.run(ctx, commands[1])).To(Equal("not well"))
-		Expect(docs.run(ctx, docs.commands(mirrors, works, 1)[0])).To(ContainSubstring("not well configured"))
+		Expect(docs.run(ctx, docs.block(mirrors, works, 1))).To(ContainSubstring("not well configured"))
 	}, SpecTimeout(time.Minute))
 
 	It("tells in the Shoot how the caches are and what they do, and on the node whether it uses them", func(ctx SpecContext) {
@@ -96,11 +96,11 @@ func usageSpecs() {
 		By("making the Secret, and referring to it")
 		docs.run(ctx, "export KUBECONFIG=garden.kubeconfig")
 		const section = "A mirror with a private CA"
-		Expect(docs.run(ctx, docs.commands(mirrors, section)[0])).To(ContainSubstring("secret/harbor-ca-v1 created"))
+		Expect(docs.run(ctx, docs.command(mirrors, section))).To(ContainSubstring("secret/harbor-ca-v1 created"))
 		patchExample(ctx, docs.yaml(mirrors, section)[0])
 
 		By("trying what the mirror wants")
-		try := docs.commands(mirrors, "A mirror below a path: overridePath")[0]
+		try := docs.command(mirrors, "A mirror below a path: overridePath")
 		Expect(docs.run(ctx, "export CURL_CA_BUNDLE=ca.pem\n"+try+"unset CURL_CA_BUNDLE")).To(Equal("200\n"))
 		Expect(docs.run(ctx, "export CURL_CA_BUNDLE=ca.pem\n"+strings.Replace(try, "/v2/docker-hub", "/v2", 1)+"unset CURL_CA_BUNDLE")).To(Equal("404\n"))
 
@@ -111,7 +111,7 @@ func usageSpecs() {
 		}}})).To(Succeed())
 		_, err = shoot.UpdateNode(ctx)
 		Expect(err).NotTo(HaveOccurred())
-		commands := docs.commands(mirrors, works, 2)[0]
+		commands := docs.block(mirrors, works, 2)
 		Eventually(os.ReadFile).WithArguments(land.Node.Path(popularHostsTOML)).Should(ContainSubstring("harbor.example.com"))
 		Expect(onNode(ctx, commands)).To(And(
 			MatchRegexp(`(?s)\[host\.'https://10\.96\..*\[host\.'https://harbor\.example\.com/v2/docker-hub'\]`),

@@ -31,6 +31,8 @@ type Page struct {
 	Anchors, Sections []string
 	Links             []Link
 	Blocks            []Block
+	// Spans are code that stands in the text.
+	Spans []Span
 	// Problems are what these tests cannot see through: HTML, and code without fences.
 	Problems []string
 }
@@ -39,6 +41,19 @@ type Page struct {
 type Link struct {
 	Target string
 	Line   int
+}
+
+// Span is code within a line, as a part of the text.
+type Span struct {
+	// Page is the name of its page, and Line where the paragraph begins.
+	Page string
+	Line int
+	Text string
+}
+
+// String names the span for messages.
+func (s Span) String() string {
+	return fmt.Sprintf("%s:%d", s.Page, s.Line)
 }
 
 // Block is a fenced code block.
@@ -137,6 +152,8 @@ func parse(name string, content []byte) (Page, error) {
 			page.Links = append(page.Links, Link{string(node.Destination), line})
 		case *ast.AutoLink:
 			page.Links = append(page.Links, Link{string(node.URL(content)), line})
+		case *ast.CodeSpan:
+			page.Spans = append(page.Spans, Span{Page: name, Line: line, Text: strings.ReplaceAll(plain(node, content), "\n", " ")})
 		case *ast.CodeBlock:
 			page.Problems = append(page.Problems, fmt.Sprintf("%s:%d: code without fences", name, line))
 		case *ast.HTMLBlock:
