@@ -73,15 +73,8 @@ func run(ctx context.Context, arguments []string) error {
 	if err := os.MkdirAll(*output, 0o750); err != nil {
 		return fmt.Errorf("create folder of archives: %w", err)
 	}
-	// Those of an earlier run for other platforms are not in the sums.
-	earlier, err := filepath.Glob(filepath.Join(*output, program+"-*.tar.gz"))
-	if err != nil {
+	if err := removeArchives(*output); err != nil {
 		return err
-	}
-	for _, file := range earlier {
-		if err := os.Remove(file); err != nil {
-			return fmt.Errorf("remove earlier archive: %w", err)
-		}
 	}
 
 	manifest := newManifest(*version)
@@ -105,6 +98,21 @@ func run(ctx context.Context, arguments []string) error {
 		return fmt.Errorf("encode manifest: %w", err)
 	}
 	return write(filepath.Join(*output, manifestFile), encoded)
+}
+
+// removeArchives removes those of an earlier run, which may be for other platforms and
+// then are not in the sums.
+func removeArchives(folder string) error {
+	earlier, err := filepath.Glob(filepath.Join(folder, program+"-*.tar.gz"))
+	if err != nil {
+		return err
+	}
+	for _, file := range earlier {
+		if err := os.Remove(file); err != nil {
+			return fmt.Errorf("remove earlier archive: %w", err)
+		}
+	}
+	return nil
 }
 
 func write(file string, content []byte) error {
