@@ -336,7 +336,7 @@ func TestTop(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
 	shown := runOnTerminal(ctx, t, 100, "top", "--interval", "1s")
-	g.Expect(shown).To(HavePrefix("Looking for 1s ...\r\n\x1b[H\x1b[J"))
+	g.Expect(shown).To(HavePrefix("Measuring for 1s ...\r\n\x1b[H\x1b[J"))
 	g.Expect(strings.Count(shown, "\x1b[H\x1b[JUPSTREAM ")).To(BeNumerically(">=", 2))
 }
 
