@@ -28,10 +28,15 @@ func developmentSpecs() {
 		Expect(script).To(HaveSuffix(runs))
 
 		// One shell for all, for they need what runs in its background. The folder /tmp is
-		// the machine's; this shell has another.
+		// the machine's, and may have this repository in it: what the shell changes there
+		// lies elsewhere and goes with it.
 		await := `await() { for _ in $(seq 300); do if "$@"; then return; fi; sleep 0.1; done; echo "in vain: $*"; return 1; }`
 		commands := strings.Join([]string{
-			"trap 'kill $(jobs -p) 2>/dev/null || :' EXIT", "unset VERSION REGISTRY", "mount -t tmpfs tmpfs /tmp", await, server, look,
+			"trap 'kill $(jobs -p) 2>/dev/null || :' EXIT", "unset VERSION REGISTRY",
+			"mkdir scratch", "mount -t tmpfs tmpfs scratch", "mkdir scratch/upper scratch/work",
+			"mount -t overlay overlay -o lowerdir=/tmp,upperdir=$PWD/scratch/upper,workdir=$PWD/scratch/work /tmp",
+			"rm -rf /tmp/registry-cache-example /tmp/node /tmp/layer.tar /tmp/hello.tar /tmp/stored.tar",
+			await, server, look,
 			"echo == images",
 			images, "bin/crane ls 127.0.0.1:5555/registry-cache",
 			"echo == stopped",
