@@ -27,6 +27,7 @@ import (
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
 	"github.com/gardener/gardener-extension-registry-cache/test/landscape"
+	"github.com/gardener/gardener-extension-registry-cache/test/pages"
 	"github.com/gardener/gardener-extension-registry-cache/test/upstream"
 )
 
@@ -312,7 +313,11 @@ func expectRefusal(ctx context.Context) {
 	for _, example := range []string{"bad-values.yaml", "bad-fields.yaml"} {
 		output, err := docs.try(ctx, "kubectl apply -f example/admission/"+example)
 		Expect(err).To(HaveOccurred())
-		Expect(trimLines(output)).To(Equal(printedAccordingTo(example)))
+		content, err := os.ReadFile(filepath.Join("../../example/admission", example))
+		Expect(err).NotTo(HaveOccurred())
+		printed := pages.Printed(string(content))
+		Expect(printed).NotTo(BeEmpty())
+		Expect(pages.TrimLines(output)).To(Equal(printed))
 	}
 }
 
@@ -360,30 +365,4 @@ func pushImage(ctx context.Context, registry *upstream.Registry, repository stri
 	image, err := landscape.NewImage(layers, layerSize)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(landscape.Push(ctx, registry, repository, "v1", image)).To(Succeed())
-}
-
-// printedAccordingTo returns the lines that an example says that kubectl prints.
-func printedAccordingTo(example string) []string {
-	GinkgoHelper()
-	content, err := os.ReadFile(filepath.Join("../../example/admission", example))
-	Expect(err).NotTo(HaveOccurred())
-	_, after, found := strings.Cut(string(content), "# kubectl apply prints:\n#\n")
-	Expect(found).To(BeTrue())
-	var lines []string
-	for line := range strings.Lines(after) {
-		text, quoted := strings.CutPrefix(line, "#   ")
-		if !quoted {
-			break
-		}
-		lines = append(lines, strings.TrimSpace(text))
-	}
-	return lines
-}
-
-func trimLines(text string) []string {
-	var lines []string
-	for line := range strings.Lines(text) {
-		lines = append(lines, strings.TrimSpace(line))
-	}
-	return lines
 }

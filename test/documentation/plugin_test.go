@@ -15,6 +15,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 
+	"github.com/gardener/gardener-extension-registry-cache/test/pages"
 	"github.com/gardener/gardener-extension-registry-cache/test/upstream"
 )
 
@@ -109,7 +110,7 @@ spec:
       - upstream: https://docker.io
 END`)
 		commands, printed := docs.console(page, "lint", 1)
-		Expect(trimLines(docs.run(ctx, "set +e\n"+commands+"set -e"))).To(Equal(printed))
+		Expect(pages.TrimLines(docs.run(ctx, "set +e\n"+commands+"set -e"))).To(Equal(printed))
 		docs.run(ctx, "export KUBECONFIG=garden.kubeconfig")
 		Expect(docs.run(ctx, docs.block(page, "lint", 2))).To(ContainSubstring("Shoot garden-dev/example: ok"))
 	}, SpecTimeout(time.Minute))
@@ -118,7 +119,7 @@ END`)
 // table expects that a table has the columns that a page shows, and returns its rows.
 func table(output, header string) []string {
 	GinkgoHelper()
-	lines := trimLines(output)
+	lines := pages.TrimLines(output)
 	Expect(lines).NotTo(BeEmpty())
 	columns := func(line string) []string { return strings.Split(strings.Join(strings.Fields(line), " "), " ") }
 	Expect(columns(lines[0])).To(Equal(columns(header)))
