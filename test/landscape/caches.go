@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
 	"github.com/prometheus/common/expfmt"
@@ -179,7 +180,8 @@ func (l *Landscape) CacheBytes(ctx context.Context, upstream string) (int64, err
 	if err != nil {
 		return 0, fmt.Errorf("ask the cache for metrics: %w", err)
 	}
-	response, err := http.DefaultClient.Do(request)
+	// A pod that has just ended may leave a connection without an answer.
+	response, err := (&http.Client{Timeout: 10 * time.Second}).Do(request)
 	if err != nil {
 		if after, getErr := l.Pod(ctx, upstream); apierrors.IsNotFound(getErr) || getErr == nil && (after.UID != pod.UID || after.DeletionTimestamp != nil) {
 			return 0, nil
