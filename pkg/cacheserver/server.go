@@ -25,7 +25,7 @@ import (
 )
 
 const (
-	defaultDrainTimeout = 25 * time.Second
+	defaultDrainTimeout = 20 * time.Second
 	defaultWriteTimeout = 5 * time.Minute
 	defaultPollInterval = 5 * time.Second
 
@@ -45,8 +45,8 @@ type Options struct {
 	// Version is shown in the build info metric. Defaults to `unknown`.
 	Version string
 	// DrainTimeout is how long running transfers may take to end when the server
-	// stops. Defaults to 25 seconds, which leaves some of the 30 seconds that
-	// Kubernetes grants.
+	// stops, after the delay that is configured. Defaults to 20 seconds, which leaves
+	// some of the 30 seconds that Kubernetes grants.
 	DrainTimeout time.Duration
 	// WriteTimeout is how long a client may take to read a part of an answer, of a
 	// few MiB at most. There is no limit to the time for all of it. Defaults to 5
@@ -83,8 +83,8 @@ func (o Options) withDefaults() Options {
 
 // Server is the cache of one upstream.
 type Server struct {
-	log          *slog.Logger
-	drainTimeout time.Duration
+	log                         *slog.Logger
+	shutdownDelay, drainTimeout time.Duration
 
 	engine *pullthrough.Engine
 	app    *handlers.App
@@ -156,14 +156,15 @@ func New(config *v1alpha1.CacheConfiguration, logger *slog.Logger, options Optio
 	}
 
 	server := &Server{
-		log:          logger,
-		drainTimeout: options.DrainTimeout,
-		engine:       engine,
-		app:          app,
-		health:       health,
-		registry:     newHTTPServer(newRegistryHandler(engine.Listings(app), config.Upstream, options.WriteTimeout, logger), certificate.tlsConfig(), logger),
-		tls:          certificate != nil,
-		debug:        newHTTPServer(newDebugHandler(health, registry, config, options.Version), nil, logger),
+		log:           logger,
+		shutdownDelay: config.Server.ShutdownDelay.Duration,
+		drainTimeout:  options.DrainTimeout,
+		engine:        engine,
+		app:           app,
+		health:        health,
+		registry:      newHTTPServer(newRegistryHandler(engine.Listings(app), config.Upstream, options.WriteTimeout, logger), certificate.tlsConfig(), logger),
+		tls:           certificate != nil,
+		debug:         newHTTPServer(newDebugHandler(health, registry, config, options.Version), nil, logger),
 	}
 	server.debug.WriteTimeout = debugTimeout
 	server.inventory = newInventoryServer(engine, logger)
@@ -226,14 +227,15 @@ func (s *Server) InventoryAddr() net.Addr {
 	return s.inventoryListener.Addr()
 }
 
-// Run serves until ctx ends, then lets running transfers end, and returns nil.
+// Run serves until ctx ends and the configured delay is over, then lets running
+// transfers end, and returns nil.
 // It returns an error if the registry or the debug server fails before. A Server runs
 // once.
 func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("Serving", "address", s.RegistryAddr().String(), "tls", s.tls, "debugAddress", s.DebugAddr().String())
 	s.health.serving.Store(true)
 
-	group, ctx := errgroup.WithContext(ctx)
+	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serve(s.registry, s.registryListener, s.tls) })
 	group.Go(func() error { return serve(s.debug, s.debugListener, false) })
 	if s.inventoryListener != nil {
@@ -246,12 +248,17 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	if s.reporter != nil {
 		group.Go(func() error {
-			s.reporter.run(ctx)
+			s.reporter.run(groupCtx)
 			return nil
 		})
 	}
 	group.Go(func() error {
-		<-ctx.Done()
+		<-groupCtx.Done()
+		s.log.Info("Stopping", "shutdownDelay", s.shutdownDelay.String(), "drainTimeout", s.drainTimeout.String())
+		s.health.serving.Store(false)
+		if ctx.Err() != nil { // nothing has failed
+			time.Sleep(s.shutdownDelay)
+		}
 		return s.shutdown(context.WithoutCancel(ctx))
 	})
 	return group.Wait()
@@ -272,9 +279,6 @@ func serve(server *http.Server, listener net.Listener, tls bool) error {
 
 // shutdown ends the debug server last, so that a drain can be watched.
 func (s *Server) shutdown(ctx context.Context) error {
-	s.log.Info("Stopping", "drainTimeout", s.drainTimeout.String())
-	s.health.serving.Store(false)
-
 	drainCtx, cancel := context.WithTimeout(ctx, s.drainTimeout)
 	defer cancel()
 	var errs []error

@@ -407,6 +407,43 @@ func TestGracefulStop(t *testing.T) {
 	g.Eventually(stopped, waitLimit).Should(Receive(BeNil()))
 }
 
+func TestStopServesOnForTheShutdownDelay(t *testing.T) {
+	g := NewWithT(t)
+	source := newUpstream(t, "", "")
+	image := push(t, source, tagName)
+	config := newConfig(t, source.URL())
+	config.Server.ShutdownDelay.Duration = time.Second
+	cache := startCache(t, config, Options{})
+
+	began := time.Now()
+	stopped := make(chan error, 1)
+	go func() { stopped <- cache.stop() }()
+	g.Eventually(func() int {
+		status, _ := get(t, "http://"+cache.DebugAddr().String()+"/debug/health")
+		return status
+	}, waitLimit).Should(Equal(http.StatusServiceUnavailable), "who routes to it is told at once")
+	// By a connection of its own, as that of a node that does not know yet.
+	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	g.Expect(download(blobURL(t, cache.host(), image))).To(Equal(path.Base(blobURL(t, cache.host(), image))))
+	g.Expect(stopped).NotTo(Receive(), "the delay is not over")
+
+	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	g.Eventually(stopped, waitLimit).Should(Receive(BeNil()))
+	g.Expect(time.Since(began)).To(BeNumerically(">=", time.Second))
+}
+
+func TestStopDoesNotWaitForTheShutdownDelayWhenItFails(t *testing.T) {
+	g := NewWithT(t)
+	config := newConfig(t, "http://registry.invalid")
+	config.Server.ShutdownDelay.Duration = time.Hour
+	server, err := New(config, NewLogger(config.Log, io.Discard), Options{})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(server.registryListener.Close()).To(Succeed())
+	failed := make(chan error, 1)
+	go func() { failed <- server.Run(t.Context()) }()
+	g.Eventually(failed, waitLimit).Should(Receive(HaveOccurred()))
+}
+
 func TestStopCutsTransfersAfterTheDrainTimeout(t *testing.T) {
 	g := NewWithT(t)
 	source := newUpstream(t, "", "")

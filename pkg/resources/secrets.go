@@ -66,6 +66,7 @@ func (c Cache) configuration() *configv1alpha1.CacheConfiguration {
 		GarbageCollection: configv1alpha1.GarbageCollection{TTL: c.Config.GarbageCollection.TTL},
 	}
 	configv1alpha1.SetObjectDefaults_CacheConfiguration(config)
+	config.Server.ShutdownDelay.Duration = shutdownDelay
 	config.Debug.InventoryPort = ptr.To[int32](inventory.Port)
 	config.Report = &configv1alpha1.Report{Namespace: Namespace, Name: c.name(), CredentialsDir: reportDir}
 	if c.Credentials != nil {

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -38,9 +39,16 @@ const (
 	// files on its volume.
 	nonRootID = 65532
 
-	// terminationGracePeriodSeconds leaves the server the 25 seconds in which it
-	// ends running transfers.
+	// terminationGracePeriodSeconds leaves the server its shutdownDelay, and then the
+	// 20 seconds in which it ends running transfers.
 	terminationGracePeriodSeconds = 30
+
+	// shutdownDelay is how long a pod that is to end goes on serving. With high
+	// availability the nodes' kube-proxies learn in this time to ask the other pod, and no
+	// pull is refused and goes past the caches. A pod that is alone is asked until its
+	// readiness probe has failed twice, after 6 seconds; in the 2 that are left kube-proxies
+	// learn to refuse connections at once, before there is nobody who could.
+	shutdownDelay = 8 * time.Second
 
 	annotationConfigChecksum = "checksum/config"
 )
@@ -126,7 +134,7 @@ func (c Cache) container() corev1.Container {
 			},
 		},
 		LivenessProbe:  probe(6, 20),
-		ReadinessProbe: probe(3, 5),
+		ReadinessProbe: probe(2, 3),
 		SecurityContext: &corev1.SecurityContext{
 			AllowPrivilegeEscalation: ptr.To(false),
 			ReadOnlyRootFilesystem:   ptr.To(true),

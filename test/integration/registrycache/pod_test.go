@@ -233,6 +233,8 @@ func (p *pod) containerize(file string) string {
 	}
 	// Loopback addresses are not a pod's own here.
 	config.Debug.InventoryPort = nil
+	// There is no kube-proxy that has to learn of its end.
+	config.Server.ShutdownDelay.Duration = 0
 	if report := config.Report; report != nil {
 		paths = append(paths, &report.CredentialsDir)
 		// A kubelet names it in the environment.

@@ -43,7 +43,7 @@ remoteURL: https://registry-1.docker.io
 func TestDecodeCacheConfigurationErrors(t *testing.T) {
 	const head = "apiVersion: config.registry.extensions.gardener.cloud/v1alpha1\nkind: CacheConfiguration\n"
 	for name, test := range map[string]struct{ raw, want string }{
-		"unknown field":  {head + "server: {port: 5000}", `decode CacheConfiguration: server.port: Forbidden: unknown field: expected one of address, tls`},
+		"unknown field":  {head + "server: {port: 5000}", `decode CacheConfiguration: server.port: Forbidden: unknown field: expected one of address, tls, shutdownDelay`},
 		"wrong type":     {head + "garbageCollection: {highWatermark: 90%}", `decode CacheConfiguration: garbageCollection.highWatermark: Invalid value: expected an integer of at most 32 bits, got a string`},
 		"wrong value":    {head + "garbageCollection: {ttl: 7d}", `decode CacheConfiguration: garbageCollection.ttl: Invalid value: time: unknown unit "d" in duration "7d"`},
 		"not an object":  {head + "log: debug", `decode CacheConfiguration: log: Invalid value: expected an object, got a string`},

@@ -92,6 +92,12 @@ type Server struct {
 	// TLS is the certificate to serve with. Unset, the server speaks plain HTTP.
 	// +optional
 	TLS *TLS `json:"tls,omitempty"`
+	// ShutdownDelay is how long the server goes on as before after it was told to end.
+	// Its health is bad from the first moment, so that who routes to it can learn of that
+	// in this time: a connection to a pod that is gone already waits for its time to run
+	// out. Defaults to 0s.
+	// +optional
+	ShutdownDelay metav1.Duration `json:"shutdownDelay,omitzero"`
 }
 
 // TLS names the files of a serving certificate. They are read again when they

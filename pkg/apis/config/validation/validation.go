@@ -36,6 +36,9 @@ func ValidateCacheConfiguration(config *v1alpha1.CacheConfiguration) field.Error
 	if tls := config.Server.TLS; tls != nil {
 		errs = append(errs, validateTLS(tls, field.NewPath("server", "tls"))...)
 	}
+	if delay := config.Server.ShutdownDelay.Duration; delay < 0 {
+		errs = append(errs, field.Invalid(field.NewPath("server", "shutdownDelay"), delay.String(), "must not be negative"))
+	}
 	errs = append(errs, validateAddress(config.Debug.Address, field.NewPath("debug", "address"))...)
 	if port := config.Debug.InventoryPort; port != nil && (*port < 0 || *port > 65535) {
 		errs = append(errs, field.Invalid(field.NewPath("debug", "inventoryPort"), *port, "must be a number from 0 to 65535"))

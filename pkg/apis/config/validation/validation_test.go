@@ -113,6 +113,7 @@ func TestValidateCacheConfigurationErrors(t *testing.T) {
 		"tls without cert":       {tls("", "/key"), field.ErrorList{noCert}},
 		"tls without key":        {tls("/cert", ""), field.ErrorList{noKey}},
 		"tls empty":              {tls("", ""), field.ErrorList{noCert, noKey}},
+		"shutdownDelay":          {func(c *v1alpha1.CacheConfiguration) { c.Server.ShutdownDelay.Duration = -time.Second }, field.ErrorList{invalid("server.shutdownDelay", "-1s", "must not be negative")}},
 		"log":                    {log("trace", "XML"), field.ErrorList{noLevel, noFormat}},
 		"all at once": {func(c *v1alpha1.CacheConfiguration) {
 			c.RemoteURL = "a.io"
