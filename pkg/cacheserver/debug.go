@@ -16,16 +16,24 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/config/v1alpha1"
 )
 
-// healthFile is created and deleted to see whether the storage can be written.
-const healthFile = ".registry-cache-health"
+const (
+	// healthFile is created and deleted to see whether the storage can be written.
+	healthFile = ".registry-cache-health"
+
+	// storagePatience is how long that is waited for, which is less than the 5 seconds
+	// that kubelets wait for an answer.
+	storagePatience = time.Second
+)
 
 // newDebugHandler serves metrics, health, and profiles if they are wanted. What
 // distribution, Go and the process count is in the registry of the process; the
@@ -79,6 +87,9 @@ func (g withoutProxy) Gather() ([]*dto.MetricFamily, error) {
 type health struct {
 	rootDirectory string
 	serving       atomic.Bool
+	// checks has one check of the storage at a time: one that hangs is joined by those
+	// after it.
+	checks singleflight.Group
 }
 
 func newHealth(rootDirectory string) *health {
@@ -100,9 +111,20 @@ func (h *health) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	_, _ = fmt.Fprintln(w, "ok")
 }
 
-// checkStorage returns nil for a file system that is full: what it has can be
-// served, and eviction makes room.
+// checkStorage returns an error if the storage cannot be written, or does not say so in
+// time: a disk that hangs must not make the cache look as if it did.
 func (h *health) checkStorage() error {
+	select {
+	case result := <-h.checks.DoChan("", func() (any, error) { return nil, h.writeStorage() }):
+		return result.Err
+	case <-time.After(storagePatience):
+		return fmt.Errorf("the storage did not answer within %s", storagePatience)
+	}
+}
+
+// writeStorage returns nil for a file system that is full: what it has can be
+// served, and eviction makes room.
+func (h *health) writeStorage() error {
 	path := filepath.Join(h.rootDirectory, healthFile)
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600) //nolint:gosec // the folder is the operator's to choose
 	switch {

@@ -45,8 +45,7 @@ type Options struct {
 	// Version is shown in the build info metric. Defaults to `unknown`.
 	Version string
 	// DrainTimeout is how long running transfers may take to end when the server
-	// stops, after the delay that is configured. Defaults to 20 seconds, which leaves
-	// some of the 30 seconds that Kubernetes grants.
+	// stops, after the delay that is configured. Defaults to 20 seconds.
 	DrainTimeout time.Duration
 	// WriteTimeout is how long a client may take to read a part of an answer, of a
 	// few MiB at most. There is no limit to the time for all of it. Defaults to 5

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -412,8 +413,9 @@ func TestStopServesOnForTheShutdownDelay(t *testing.T) {
 	source := newUpstream(t, "", "")
 	image := push(t, source, tagName)
 	config := newConfig(t, source.URL())
-	config.Server.ShutdownDelay.Duration = time.Second
+	config.Server.ShutdownDelay.Duration = 3 * time.Second
 	cache := startCache(t, config, Options{})
+	g.Expect(pull(t, cache.host(), tagName)).To(Succeed())
 
 	began := time.Now()
 	stopped := make(chan error, 1)
@@ -421,7 +423,7 @@ func TestStopServesOnForTheShutdownDelay(t *testing.T) {
 	g.Eventually(func() int {
 		status, _ := get(t, "http://"+cache.DebugAddr().String()+"/debug/health")
 		return status
-	}, waitLimit).Should(Equal(http.StatusServiceUnavailable), "who routes to it is told at once")
+	}, waitLimit).Should(Equal(http.StatusServiceUnavailable), "who routes to it is told")
 	// By a connection of its own, as that of a node that does not know yet.
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 	g.Expect(download(blobURL(t, cache.host(), image))).To(Equal(path.Base(blobURL(t, cache.host(), image))))
@@ -429,7 +431,7 @@ func TestStopServesOnForTheShutdownDelay(t *testing.T) {
 
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 	g.Eventually(stopped, waitLimit).Should(Receive(BeNil()))
-	g.Expect(time.Since(began)).To(BeNumerically(">=", time.Second))
+	g.Expect(time.Since(began)).To(BeNumerically(">=", config.Server.ShutdownDelay.Duration))
 }
 
 func TestStopDoesNotWaitForTheShutdownDelayWhenItFails(t *testing.T) {
@@ -586,6 +588,32 @@ func TestHealthFollowsTheStorage(t *testing.T) {
 	g.Expect(os.Rename(moved, config.Storage.RootDirectory)).To(Succeed())
 	_, body = get(t, health)
 	g.Expect(body).To(Equal("ok\n"))
+}
+
+func TestHealthDoesNotWaitForTheStorage(t *testing.T) {
+	g := NewWithT(t)
+	config := newConfig(t, "http://127.0.0.1:1")
+	cache := startCache(t, config, Options{})
+	health := "http://" + cache.DebugAddr().String() + "/debug/health"
+	g.Eventually(func() int { status, _ := get(t, health); return status }, waitLimit).Should(Equal(http.StatusOK))
+
+	// Who opens a pipe that nobody reads hangs, as a write to a disk may.
+	pipe := filepath.Join(config.Storage.RootDirectory, healthFile)
+	g.Expect(syscall.Mkfifo(pipe, 0o600)).To(Succeed())
+	began := time.Now()
+	for range 2 {
+		status, body := get(t, health)
+		g.Expect(status).To(Equal(http.StatusOK))
+		g.Expect(body).To(ContainSubstring("did not answer"))
+	}
+	g.Expect(time.Since(began)).To(BeNumerically(">=", 2*storagePatience), "each has looked")
+	_, body := get(t, "http://"+cache.DebugAddr().String()+"/metrics")
+	g.Expect(body).To(ContainSubstring("registry_cache_storage_writable 0"))
+
+	reader, err := os.OpenFile(pipe, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	g.Expect(err).NotTo(HaveOccurred())
+	defer func() { _ = reader.Close() }()
+	g.Eventually(func() string { _, body := get(t, health); return body }, waitLimit).Should(Equal("ok\n"))
 }
 
 func TestDebugServesNothingElse(t *testing.T) {

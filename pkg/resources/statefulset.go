@@ -39,9 +39,9 @@ const (
 	// files on its volume.
 	nonRootID = 65532
 
-	// terminationGracePeriodSeconds leaves the server its shutdownDelay, and then the
-	// 20 seconds in which it ends running transfers.
-	terminationGracePeriodSeconds = 30
+	// terminationGracePeriodSeconds leaves the server its shutdownDelay, then the 20
+	// seconds in which it ends running transfers, and some more for the rest.
+	terminationGracePeriodSeconds = 35
 
 	// shutdownDelay is how long a pod that is to end goes on serving. With high
 	// availability the nodes' kube-proxies learn in this time to ask the other pod, and no

@@ -176,7 +176,7 @@ func gardenctlSpecs() {
 		inGarden, err := shoot.InGarden(ctx, garden)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(string(inGarden.Spec.Extensions[1].ProviderConfig.Raw)).To(MatchRegexp(`"upstream":"private\.test".*"size":"20Gi"`))
-		refused, cancel := context.WithTimeout(ctx, 10*time.Second)
+		refused, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		Expect(shoot.Follow(refused, garden)).To(MatchError(ContainSubstring("cannot grow from 10Gi to 20Gi, as its StorageClass \"default\" does not have allowVolumeExpansion: true")))
 
@@ -210,7 +210,7 @@ func gardenctlSpecs() {
 		output, err = docs.try(ctx, "export KUBECONFIG=garden.kubeconfig\nkubectl -n garden-dev get shoot demo -o json >shoot.json\nkubectl -n garden-dev label shoot demo changed=meanwhile\nkubectl replace -f shoot.json")
 		Expect(err).To(HaveOccurred())
 		Expect(output).To(And(ContainSubstring("Operation cannot be fulfilled on shoots"), ContainSubstring("the object has been modified")))
-	}, SpecTimeout(2*time.Minute))
+	}, SpecTimeout(4*time.Minute))
 
 	It("reads hosts.toml on a node (gardenctl)", func(ctx SpecContext) {
 		image, err := landscape.NewProgramImage(ctx, "/usr/sbin/chroot")

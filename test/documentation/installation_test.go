@@ -172,7 +172,7 @@ func installationSpecs() {
 		Expect(second[controllerName]).NotTo(Equal(first[controllerName]))
 		Expect(second["registry-cache"]).NotTo(Equal(first["registry-cache"]))
 		expectNothingForbidden(ctx, controllerNamespace, controllerName)
-	}, SpecTimeout(5*time.Minute))
+	}, SpecTimeout(10*time.Minute))
 
 	It("upgrades the admission and rolls it back, and it goes on to judge Shoots", func(ctx SpecContext) {
 		upgrade := docs.commands("operations/installation.md", "Upgrade and rollback", 2, 4)
@@ -203,10 +203,13 @@ func runbookSpecs() {
 
 		By("having the cache restart")
 		Expect(land.KillCache(ctx, upstreamHost)).To(Succeed())
-		Eventually(func() (int32, error) {
+		Eventually(func() ([]corev1.ContainerStatus, error) {
 			pod, err := land.Pod(ctx, upstreamHost)
-			return pod.Status.ContainerStatuses[0].RestartCount, err
-		}).Should(BeEquivalentTo(1))
+			if err != nil {
+				return nil, err
+			}
+			return pod.Status.ContainerStatuses, nil
+		}).Should(ConsistOf(HaveField("RestartCount", BeEquivalentTo(1))))
 		_, err := land.AwaitCache(ctx, upstreamHost)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(runbook("How to look at a cache")).To(And(

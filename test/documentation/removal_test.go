@@ -88,5 +88,5 @@ done`)
 		// As gardenlet goes on to do.
 		_, err = shoot.WriteOperatingSystemConfig(ctx)
 		Expect(err).NotTo(HaveOccurred())
-	}, SpecTimeout(4*time.Minute))
+	}, SpecTimeout(6*time.Minute))
 }

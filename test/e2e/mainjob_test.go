@@ -120,7 +120,7 @@ var _ = Describe("Pulls of pods", func() {
 
 	DescribeTable("succeed at the first attempt when the cache goes in the middle",
 		func(ctx SpecContext, upstreamHost string, end func(context.Context, string) error, direct bool) {
-			registry := startUpstream(ctx, upstream.Speed{Delay: 20 * time.Millisecond, BytesPerSecond: 1 << 20}, "", "", upstreamHost)
+			registry := startUpstream(ctx, upstream.Speed{Delay: 20 * time.Millisecond, BytesPerSecond: 512 << 10}, "", "", upstreamHost)
 			pushImage(ctx, registry, "app")
 			applyCaches(ctx, cache(upstreamHost))
 

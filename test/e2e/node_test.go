@@ -93,7 +93,7 @@ var _ = Describe("A node", Ordered, ContinueOnFailure, func() {
 		Expect(land.Node.Run(ctx, "systemctl", "start", hostsUnit)).Error().NotTo(HaveOccurred())
 		expectHostsTOML(ctx, upstreamHost, true, restoredWithin, "the unit was started")
 		expectWarm(pullImage(ctx, registry, upstreamHost, "app", "warm, the unit is started"))
-	}, SpecTimeout(time.Minute))
+	}, SpecTimeout(3*time.Minute))
 
 	It("boots without kube-proxy and caches, and pulls through them as soon as they answer", func(ctx SpecContext) {
 		DeferCleanup(func(ctx SpecContext) { Expect(shoot.ScaleCache(ctx, upstreamHost, 1)).To(Succeed()) })
@@ -105,7 +105,7 @@ var _ = Describe("A node", Ordered, ContinueOnFailure, func() {
 		Expect(land.Node.Boot(ctx)).To(Succeed())
 		Expect(land.Node.Run(ctx, "nft", "list", "tables")).NotTo(ContainSubstring("kube-proxy"))
 		Eventually(land.Node.Run).WithArguments(ctx, "systemctl", "is-active", "containerd", "kubelet", "gardener-node-agent", hostsUnit).
-			WithTimeout(5 * time.Second).Should(Equal("active\nactive\nactive\nactive\n"))
+			Should(Equal("active\nactive\nactive\nactive\n"))
 		AddReportEntry("Boot: Ready without kube-proxy and caches", ReportEntryVisibilityAlways, fmt.Sprintf("after %.1f s", time.Since(before).Seconds()))
 		before = time.Now()
 		changeOSC(ctx)
@@ -124,7 +124,7 @@ var _ = Describe("A node", Ordered, ContinueOnFailure, func() {
 		Expect(err).NotTo(HaveOccurred())
 		expectHostsTOML(ctx, upstreamHost, true, restoredWithin, "the first answer of the cache")
 		expectWarm(pullImage(ctx, registry, upstreamHost, "app", "warm, booted, with kube-proxy and cache"))
-	}, SpecTimeout(3*time.Minute))
+	}, SpecTimeout(5*time.Minute))
 
 	It("follows a cache whose Service gets another address", func(ctx SpecContext) {
 		_, err := land.AwaitCache(ctx, otherHost)
