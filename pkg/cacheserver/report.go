@@ -15,6 +15,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -108,11 +109,7 @@ func (s *Server) report() shootv1alpha3.Report {
 func (r *reporter) run(ctx context.Context) {
 	pause := r.interval
 	for ctx.Err() == nil {
-		if err := r.guard(func() error { return r.reportChange(ctx) }); err == nil {
-			pause = r.interval
-		} else {
-			pause = min(2*pause, max(longestReportBackoff, r.interval))
-		}
+		pause = r.pauseAfter(r.guard(func() error { return r.reportChange(ctx) }), pause)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):
@@ -126,6 +123,19 @@ func (r *reporter) run(ctx context.Context) {
 			return nil
 		})
 	}
+}
+
+// pauseAfter returns the time until the next attempt; last is the one before this attempt.
+// Replicas that met, of which the API server took one report and will take the other, are
+// kept from meeting again.
+func (r *reporter) pauseAfter(err error, last time.Duration) time.Duration {
+	switch {
+	case err == nil:
+		return r.interval
+	case errors.Is(err, errReportConflict):
+		return r.interval + rand.N(r.interval)/2
+	}
+	return min(2*last, max(longestReportBackoff, r.interval))
 }
 
 // guard makes a panic of report an error, for it would end the process, and with it

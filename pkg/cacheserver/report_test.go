@@ -8,6 +8,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -100,6 +102,23 @@ func TestAReportIsRenewed(t *testing.T) {
 
 	reporter.unsure = true
 	g.Expect(reporter.due(at(now, 1))).To(BeTrue())
+}
+
+func TestThePauseBetweenReports(t *testing.T) {
+	g := NewWithT(t)
+	reporter := &reporter{interval: defaultReportInterval}
+	failed := errors.New("the API server is gone")
+	g.Expect(reporter.pauseAfter(nil, longestReportBackoff)).To(Equal(defaultReportInterval))
+	g.Expect(reporter.pauseAfter(failed, defaultReportInterval)).To(Equal(2 * defaultReportInterval))
+	g.Expect(reporter.pauseAfter(failed, longestReportBackoff)).To(Equal(longestReportBackoff))
+
+	pauses := make(map[time.Duration]bool)
+	for range 100 {
+		pause := reporter.pauseAfter(fmt.Errorf("report: %w", errReportConflict), longestReportBackoff)
+		g.Expect(pause).To(And(BeNumerically(">=", defaultReportInterval), BeNumerically("<=", defaultReportInterval*3/2)))
+		pauses[pause] = true
+	}
+	g.Expect(len(pauses)).To(BeNumerically(">", 50), "two replicas do not choose the same one")
 }
 
 func TestAPanicDoesNotEndTheReports(t *testing.T) {
