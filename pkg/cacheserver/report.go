@@ -133,7 +133,7 @@ func (r *reporter) pauseAfter(err error, last time.Duration) time.Duration {
 	case err == nil:
 		return r.interval
 	case errors.Is(err, errReportConflict):
-		return r.interval + rand.N(r.interval)/2
+		return r.interval + rand.N(r.interval)/2 //nolint:gosec // nobody gains by guessing it
 	}
 	return min(2*last, max(longestReportBackoff, r.interval))
 }
