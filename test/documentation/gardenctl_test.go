@@ -136,6 +136,8 @@ func gardenctlSpecs() {
 		extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Namespace: shoot.Namespace, Name: "registry-cache"}}
 		Expect(land.SeedClient.Get(ctx, client.ObjectKeyFromObject(extension), extension)).To(Succeed())
 		last := extension.Status.LastOperation.LastUpdateTime
+		// It is in whole seconds: the next one is to have another.
+		time.Sleep(time.Until(last.Add(time.Second)))
 		Expect(in(ctx, "seed", "Reconcile", 2)).To(And(ContainSubstring("registry-cache annotated"), ContainSubstring(`"lastUpdateTime"`)))
 		Eventually(func(g Gomega) {
 			g.Expect(land.SeedClient.Get(ctx, client.ObjectKeyFromObject(extension), extension)).To(Succeed())

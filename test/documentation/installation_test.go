@@ -120,7 +120,7 @@ func installationSpecs() {
 
 		By("bringing caches to a Shoot")
 		reconcile(ctx, shoot, first["registry-cache"], "v1.0.0")
-		Eventually(land.AwaitHostsTOML).WithArguments(ctx, upstreamHost, true).Should(ContainSubstring("10.96."))
+		Eventually(os.ReadFile).WithArguments(land.Node.Path("/etc/containerd/certs.d/" + upstreamHost + "/hosts.toml")).Should(ContainSubstring("10.96."))
 
 		By("pulling")
 		pushImage(ctx, registry, "app")
@@ -219,7 +219,7 @@ func runbookSpecs() {
 			MatchRegexp(`Restart Count: +1`), MatchRegexp(`Status: +Bound`), ContainSubstring(`"msg":"Serving"`)))
 
 		By("pulling what the cache does not have")
-		Eventually(land.AwaitHostsTOML).WithArguments(ctx, upstreamHost, true).Should(ContainSubstring("10.96."))
+		Eventually(os.ReadFile).WithArguments(land.Node.Path("/etc/containerd/certs.d/" + upstreamHost + "/hosts.toml")).Should(ContainSubstring("10.96."))
 		_, err = land.Run(ctx, registry, upstreamHost, upstreamHost+"/missed:v1")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(runbook("RegistryCacheHitRatioCollapsed")).To(And(

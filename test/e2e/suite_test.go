@@ -137,7 +137,7 @@ func applyCaches(ctx context.Context, caches ...v1alpha3.RegistryCache) {
 	Expect(err).NotTo(HaveOccurred())
 	for i, cache := range caches {
 		// The first hosts.toml may be without it, if another host was quicker to answer.
-		Eventually(land.AwaitHostsTOML).WithArguments(ctx, cache.Upstream, true).Should(ContainSubstring(status.Caches[i].Endpoint))
+		Eventually(os.ReadFile).WithArguments(hostsTOML(cache.Upstream)).Should(ContainSubstring(status.Caches[i].Endpoint))
 	}
 }
 

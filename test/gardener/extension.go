@@ -10,10 +10,10 @@ import (
 	"fmt"
 	"time"
 
-	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
 	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 	"github.com/gardener/gardener/pkg/controllerutils"
+	"github.com/gardener/gardener/pkg/utils/kubernetes/health"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -45,37 +45,62 @@ func ControllerArguments(kubeconfigFile, namespace, webhookHost string, webhookP
 	}
 }
 
-// ReconcileExtension writes an Extension as gardenlet does when it reconciles a
-// Shoot, and waits until its controller has worked it off. An error that the
-// controller reports may pass when it tries again, and is returned when ctx ends.
-func ReconcileExtension(ctx context.Context, c client.Client, namespace, extensionType string, config *runtime.RawExtension) (*extensionsv1alpha1.Extension, error) {
+// RequestReconciliation writes an Extension as gardenlet does when it reconciles a
+// Shoot, and returns it. Awaiting the result is left to the caller.
+func RequestReconciliation(ctx context.Context, c client.Client, namespace, extensionType string, config *runtime.RawExtension) (*extensionsv1alpha1.Extension, error) {
 	extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: extensionType}}
 	if _, err := controllerutils.GetAndCreateOrMergePatch(ctx, c, extension, func() error {
-		metav1.SetMetaDataAnnotation(&extension.ObjectMeta, v1beta1constants.GardenerOperation, v1beta1constants.GardenerOperationReconcile)
-		metav1.SetMetaDataAnnotation(&extension.ObjectMeta, v1beta1constants.GardenerTimestamp, time.Now().Format(time.RFC3339Nano))
+		setOperation(extension, v1beta1constants.GardenerOperationReconcile)
 		extension.Spec.Type = extensionType
 		extension.Spec.ProviderConfig = config
 		return nil
 	}); err != nil {
 		return nil, fmt.Errorf("write Extension %s/%s: %w", namespace, extensionType, err)
 	}
+	return extension, nil
+}
 
-	err := wait.PollUntilContextCancel(ctx, pollInterval, true, func(ctx context.Context) (bool, error) {
+// RequestOperation annotates an Extension with an operation, as gardenlet does for
+// those that do not change what it says.
+func RequestOperation(ctx context.Context, c client.Client, extension *extensionsv1alpha1.Extension, operation string) error {
+	patch := client.MergeFrom(extension.DeepCopy())
+	setOperation(extension, operation)
+	if err := c.Patch(ctx, extension, patch); err != nil {
+		return fmt.Errorf("ask for operation %s of Extension %s/%s: %w", operation, extension.Namespace, extension.Name, err)
+	}
+	return nil
+}
+
+// setOperation sets both annotations by which gardenlet asks for an operation. The
+// first one goes a moment before the controller says that it begins, so that only
+// the time in the second one, without fractions of a second, tells an older result
+// from the new one: the second of the older one is waited for to end.
+func setOperation(extension *extensionsv1alpha1.Extension, operation string) {
+	if last := extension.Status.LastOperation; last != nil {
+		time.Sleep(time.Until(last.LastUpdateTime.Add(time.Second)))
+	}
+	metav1.SetMetaDataAnnotation(&extension.ObjectMeta, v1beta1constants.GardenerOperation, operation)
+	metav1.SetMetaDataAnnotation(&extension.ObjectMeta, v1beta1constants.GardenerTimestamp, time.Now().Format(time.RFC3339Nano))
+}
+
+// ReconcileExtension is RequestReconciliation that waits until the controller has
+// worked it off, by the check that gardenlet has for it. An error that the
+// controller reports may pass when it tries again, and is returned when ctx ends.
+func ReconcileExtension(ctx context.Context, c client.Client, namespace, extensionType string, config *runtime.RawExtension) (*extensionsv1alpha1.Extension, error) {
+	extension, err := RequestReconciliation(ctx, c, namespace, extensionType, config)
+	if err != nil {
+		return nil, err
+	}
+	var problem error
+	err = wait.PollUntilContextCancel(ctx, pollInterval, true, func(ctx context.Context) (bool, error) {
 		if err := c.Get(ctx, client.ObjectKeyFromObject(extension), extension); err != nil {
 			return false, err
 		}
-		// The annotation goes when the controller starts, so that an older result is
-		// not taken for the new one.
-		_, waiting := extension.Annotations[v1beta1constants.GardenerOperation]
-		operation := extension.Status.LastOperation
-		return !waiting && operation != nil && operation.State == gardencorev1beta1.LastOperationStateSucceeded &&
-			extension.Status.ObservedGeneration == extension.Generation, nil
+		problem = health.CheckExtensionObject(extension)
+		return problem == nil, nil
 	})
 	if err != nil {
-		if reported := extension.Status.LastError; reported != nil {
-			err = errors.Join(err, errors.New(reported.Description))
-		}
-		return nil, fmt.Errorf("reconcile Extension %s/%s: %w", namespace, extensionType, err)
+		return nil, fmt.Errorf("reconcile Extension %s/%s: %w", namespace, extensionType, errors.Join(err, problem))
 	}
 	return extension, nil
 }

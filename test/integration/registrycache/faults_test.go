@@ -15,9 +15,9 @@ import (
 
 	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
 	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
-	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
+	"github.com/gardener/gardener/pkg/utils/kubernetes/health"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/controller"
 	"github.com/gardener/gardener-extension-registry-cache/test/integration/control"
@@ -400,9 +400,7 @@ func expectSlow(ctx context.Context, extension *extensionsv1alpha1.Extension, at
 		if lastError := current.Status.LastError; lastError != nil {
 			StopTrying(lastError.Description).Now()
 		}
-		g.Expect(current.Annotations).NotTo(HaveKey(v1beta1constants.GardenerOperation))
-		g.Expect(current.Status.ObservedGeneration).To(Equal(current.Generation))
-		g.Expect(current.Status.LastOperation).To(HaveValue(HaveField("State", gardencorev1beta1.LastOperationStateSucceeded)))
+		g.Expect(health.CheckExtensionObject(current)).To(Succeed())
 	}).WithContext(ctx).WithTimeout(atLeast + 45*time.Second).Should(Succeed())
 	Expect(time.Since(begin)).To(BeNumerically(">=", atLeast))
 }

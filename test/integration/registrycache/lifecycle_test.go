@@ -397,10 +397,7 @@ func hibernate(ctx context.Context, namespace string, caches ...cache) {
 // annotate asks for an operation, as gardenlet does.
 func annotate(ctx context.Context, extension *extensionsv1alpha1.Extension, operation string) {
 	GinkgoHelper()
-	patch := client.MergeFrom(extension.DeepCopy())
-	metav1.SetMetaDataAnnotation(&extension.ObjectMeta, v1beta1constants.GardenerOperation, operation)
-	metav1.SetMetaDataAnnotation(&extension.ObjectMeta, v1beta1constants.GardenerTimestamp, time.Now().Format(time.RFC3339Nano))
-	Expect(seed.Patch(ctx, extension, patch)).To(Succeed())
+	Expect(gardener.RequestOperation(ctx, seed, extension, operation)).To(Succeed())
 }
 
 // beginDeletion deletes an Extension, or asks for its deletion again, as

@@ -104,7 +104,7 @@ func migrateExtension(ctx context.Context, namespace string) *extensionsv1alpha1
 	GinkgoHelper()
 	extension := &extensionsv1alpha1.Extension{}
 	Expect(seed.Get(ctx, client.ObjectKey{Namespace: namespace, Name: v1alpha3.ExtensionType}, extension)).To(Succeed())
-	annotateOperation(ctx, seed, extension, v1beta1constants.GardenerOperationMigrate)
+	Expect(gardener.RequestOperation(ctx, seed, extension, v1beta1constants.GardenerOperationMigrate)).To(Succeed())
 	awaitOperation(ctx, seed, extension, Equal(gardencorev1beta1.LastOperationTypeMigrate))
 	// What holds the Extension is gone: it is deleted without another deletion in
 	// the Shoot.
@@ -123,17 +123,9 @@ func restoreExtension(ctx context.Context, c client.Client, namespace string, sp
 	extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: v1alpha3.ExtensionType}, Spec: *spec}
 	metav1.SetMetaDataAnnotation(&extension.ObjectMeta, v1beta1constants.GardenerOperation, v1beta1constants.GardenerOperationWaitForState)
 	Expect(c.Create(ctx, extension)).To(Succeed())
-	annotateOperation(ctx, c, extension, v1beta1constants.GardenerOperationRestore)
+	Expect(gardener.RequestOperation(ctx, c, extension, v1beta1constants.GardenerOperationRestore)).To(Succeed())
 	// The controller may look again at once, at the Extension without the annotation.
 	awaitOperation(ctx, c, extension, BeElementOf(gardencorev1beta1.LastOperationTypeRestore, gardencorev1beta1.LastOperationTypeReconcile))
-}
-
-func annotateOperation(ctx context.Context, c client.Client, extension *extensionsv1alpha1.Extension, operation string) {
-	GinkgoHelper()
-	patch := client.MergeFrom(extension.DeepCopy())
-	metav1.SetMetaDataAnnotation(&extension.ObjectMeta, v1beta1constants.GardenerOperation, operation)
-	metav1.SetMetaDataAnnotation(&extension.ObjectMeta, v1beta1constants.GardenerTimestamp, time.Now().Format(time.RFC3339Nano))
-	Expect(c.Patch(ctx, extension, patch)).To(Succeed())
 }
 
 // awaitOperation waits as gardenlet does for the end of migration or restoration,

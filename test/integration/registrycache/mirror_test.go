@@ -21,14 +21,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
-	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
-	"github.com/gardener/gardener/pkg/controllerutils"
 	secretsutils "github.com/gardener/gardener/pkg/utils/secrets"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/mirror/v1alpha1"
@@ -220,15 +217,7 @@ func mirrorConfig(mirrors map[string][]mirror) string {
 // result is left to the caller.
 func applyMirrors(ctx context.Context, namespace, config string) *extensionsv1alpha1.Extension {
 	GinkgoHelper()
-	extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: v1alpha1.ExtensionType}}
-	_, err := controllerutils.GetAndCreateOrMergePatch(ctx, seed, extension, func() error {
-		metav1.SetMetaDataAnnotation(&extension.ObjectMeta, v1beta1constants.GardenerOperation, v1beta1constants.GardenerOperationReconcile)
-		extension.Spec.Type = v1alpha1.ExtensionType
-		if config != "" {
-			extension.Spec.ProviderConfig = &runtime.RawExtension{Raw: []byte(config)}
-		}
-		return nil
-	})
+	extension, err := gardener.RequestReconciliation(ctx, seed, namespace, v1alpha1.ExtensionType, rawExtension(config))
 	Expect(err).NotTo(HaveOccurred())
 	return extension
 }

@@ -24,7 +24,6 @@ import (
 	. "github.com/onsi/gomega"
 	"github.com/onsi/gomega/gexec"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
@@ -197,30 +196,8 @@ func registryConfig(caches []cache) []byte {
 
 func applyExtensionConfig(ctx context.Context, namespace string, config []byte) *extensionsv1alpha1.Extension {
 	GinkgoHelper()
-	extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: v1alpha3.ExtensionType}}
-	mutate := func() {
-		metav1.SetMetaDataAnnotation(&extension.ObjectMeta, v1beta1constants.GardenerOperation, v1beta1constants.GardenerOperationReconcile)
-		metav1.SetMetaDataAnnotation(&extension.ObjectMeta, v1beta1constants.GardenerTimestamp, time.Now().Format(time.RFC3339Nano))
-		extension.Spec.Type = v1alpha3.ExtensionType
-		extension.Spec.ProviderConfig = nil
-		if config != nil {
-			extension.Spec.ProviderConfig = &runtime.RawExtension{Raw: config}
-		}
-	}
-	err := seed.Get(ctx, client.ObjectKeyFromObject(extension), extension)
-	if apierrors.IsNotFound(err) {
-		mutate()
-		Expect(seed.Create(ctx, extension)).To(Succeed())
-		return extension
-	}
+	extension, err := gardener.RequestReconciliation(ctx, seed, namespace, v1alpha3.ExtensionType, rawExtension(string(config)))
 	Expect(err).NotTo(HaveOccurred())
-	if operation := extension.Status.LastOperation; operation != nil {
-		// Its time is in whole seconds: the next one has another.
-		time.Sleep(time.Until(operation.LastUpdateTime.Add(time.Second)))
-	}
-	patch := client.MergeFrom(extension.DeepCopy())
-	mutate()
-	Expect(seed.Patch(ctx, extension, patch)).To(Succeed())
 	return extension
 }
 
@@ -282,5 +259,8 @@ func deleteExtension(ctx SpecContext, namespace string) {
 }
 
 func rawExtension(raw string) *runtime.RawExtension {
+	if raw == "" {
+		return nil
+	}
 	return &runtime.RawExtension{Raw: []byte(raw)}
 }
