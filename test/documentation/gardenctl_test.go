@@ -56,12 +56,18 @@ func gardenctlSpecs() {
 	)
 	// in runs blocks of a section in one of the clusters, with the examples' names
 	// replaced by those that are here.
-	in := func(ctx context.Context, cluster, section string, numbers ...int) string {
+	try := func(ctx context.Context, cluster, section string, numbers ...int) (string, error) {
 		GinkgoHelper()
 		commands := strings.Join(docs.commands(page, section, numbers...), "")
 		commands = strings.NewReplacer("shoot=example", "shoot=demo", "upstream=docker.io", "upstream="+privateHost).Replace(commands)
 		docs.run(ctx, "export KUBECONFIG="+cluster+".kubeconfig")
-		return docs.run(ctx, commands)
+		return docs.try(ctx, commands)
+	}
+	in := func(ctx context.Context, cluster, section string, numbers ...int) string {
+		GinkgoHelper()
+		output, err := try(ctx, cluster, section, numbers...)
+		Expect(err).NotTo(HaveOccurred(), output)
+		return output
 	}
 	follow := func(ctx context.Context) {
 		GinkgoHelper()
@@ -154,7 +160,7 @@ func gardenctlSpecs() {
 		Expect(err).To(Or(Not(HaveOccurred()), Satisfy(func(err error) bool { return errors.Is(err, os.ErrExist) })))
 
 		pushPrivate(ctx, private, "listed", "change-me")
-		Expect(land.PullAndForget(ctx, privateHost+"/listed:v1")).To(Succeed())
+		Eventually(land.PullAndForget).WithArguments(ctx, privateHost+"/listed:v1").Should(Succeed())
 		Eventually(func(g Gomega) { // it reports every 30 seconds
 			caches, err := docs.try(ctx, "kubectl --kubeconfig shoot.kubeconfig -n kube-system get registrycache registry-private-test -o jsonpath={.status.blobs}")
 			g.Expect(err).NotTo(HaveOccurred())
@@ -235,7 +241,8 @@ func gardenctlSpecs() {
 		Expect(before).To(shown)
 		Expect(in(ctx, "garden", "Rotate the credentials of an upstream", 1, 2)).To(And(ContainSubstring("example-registry-v2 created"), ContainSubstring("demo replaced")))
 		follow(ctx)
-		Eventually(func() string { return in(ctx, "shoot", "Rotate the credentials of an upstream", 3) }).
+		// The Secret may go between the commands of a block, when there is a new one.
+		Eventually(try).WithArguments(ctx, "shoot", "Rotate the credentials of an upstream", 3).
 			Should(And(shown, Not(Equal(before))), "the Secret has changed")
 
 		By("withdrawing the old ones, after which the page says that it takes two minutes at most")
@@ -263,10 +270,11 @@ func gardenctlSpecs() {
 			// More than once: the controller may know of the phase a moment later.
 			Eventually(func(g Gomega) {
 				g.Expect(shoot.Follow(ctx, garden)).To(Succeed())
-				g.Expect(in(ctx, "seed", section, 4)).To(trusted)
+				g.Expect(try(ctx, "seed", section, 4)).To(trusted)
 			}).Should(Succeed())
 			follow(ctx)
-			Expect(land.PullAndForget(ctx, privateHost+"/listed:v1")).To(Succeed())
+			// Past the cache there is nothing without credentials, if it is withdrawn for a moment.
+			Eventually(land.PullAndForget).WithArguments(ctx, privateHost+"/listed:v1").Should(Succeed())
 		}
 		Expect(in(ctx, "seed", section, 4)).To(Equal("1\n"))
 		in(ctx, "garden", section, 1)

@@ -133,9 +133,9 @@ var _ = Describe("Pulls of pods", func() {
 				g.Expect(registry.Counts().BlobBytes).To(BeNumerically(">", 1<<20))
 				g.Expect(registry.Counts().Blobs).To(BeNumerically(">=", layers+1), "all layers that the node does not have, and the configuration")
 			}).Should(Succeed())
+			Expect(clients.containerd.Load()).To(BeZero(), "until now all came through the cache")
 			Expect(end(ctx, upstreamHost)).To(Succeed())
 			Expect(registry.Counts().BlobBytes).To(BeNumerically("<", contentSize), "it was still in the middle")
-			Expect(clients.containerd.Load()).To(BeZero(), "until now all came through the cache")
 			Expect(clients.others.Load()).NotTo(BeZero())
 
 			duration, err := land.AwaitPod(ctx, pod)

@@ -22,11 +22,14 @@ import (
 )
 
 const (
+	// slack is what a machine adds that is busy with other things: another suite runs
+	// beside this one, and each probe that it delays by a second is one more. How long
+	// it took is in the report.
+	slack = 10 * time.Second
 	// withdrawnWithin is how long a hosts.toml may stay that names a host which is
-	// not reached: 15 s, of which the script may need 14, and what a busy machine
-	// adds. restoredWithin is how long it may be missing when the host is reached.
-	withdrawnWithin = 18 * time.Second
-	restoredWithin  = 5 * time.Second
+	// not reached. restoredWithin is how long it may be missing when the host is reached.
+	withdrawnWithin = 15*time.Second + slack
+	restoredWithin  = 5*time.Second + slack
 
 	hostsUnit     = "registry-hosts.service"
 	kubeProxyUnit = "kube-proxy.service"
@@ -69,14 +72,19 @@ var _ = Describe("A node", Ordered, ContinueOnFailure, func() {
 	}, SpecTimeout(2*time.Minute))
 
 	It("pulls on whatever of it is restarted or stopped", func(ctx SpecContext) {
+		restarts := func(ctx context.Context) (string, error) {
+			return land.Node.Run(ctx, "systemctl", "show", "--property=NRestarts", "--value", hostsUnit)
+		}
 		Expect(land.Node.Run(ctx, "systemctl", "restart", "containerd.service")).Error().NotTo(HaveOccurred())
 		Expect(hostsTOML(upstreamHost)).To(BeAnExistingFile())
 		expectWarm(pullImage(ctx, registry, upstreamHost, "app", "warm, containerd restarted"))
 
 		By("killing the unit")
+		restarted, err := restarts(ctx)
+		Expect(err).NotTo(HaveOccurred())
 		before := hostsTOMLContent(ctx, upstreamHost)
 		Expect(land.KillUnit(ctx, hostsUnit)).To(Succeed())
-		Eventually(land.Node.Run).WithArguments(ctx, "systemctl", "show", "--property=NRestarts", "--value", hostsUnit).Should(Equal("1\n"))
+		Eventually(restarts).WithArguments(ctx).ShouldNot(Equal(restarted))
 		Expect(expectHostsTOML(ctx, upstreamHost, true, restoredWithin, "systemd restarted the killed unit")).To(Equal(before))
 		expectWarm(pullImage(ctx, registry, upstreamHost, "app", "warm, the unit was killed"))
 
@@ -199,7 +207,7 @@ var _ = Describe("A node", Ordered, ContinueOnFailure, func() {
 
 	It("is taken over from the existing extension while it pulls, and handed back", func(ctx SpecContext) {
 		switchOver(ctx, registry, upstreamHost, cache(upstreamHost), cache(otherHost))
-	}, SpecTimeout(2*time.Minute))
+	}, SpecTimeout(5*time.Minute))
 })
 
 // startKubeProxy starts kube-proxy, also if it was to be never started.

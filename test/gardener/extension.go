@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"time"
 
+	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
 	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
 	"github.com/gardener/gardener/pkg/controllerutils"
@@ -87,6 +88,9 @@ func setOperation(extension *extensionsv1alpha1.Extension, operation string) {
 // worked it off, by the check that gardenlet has for it. An error that the
 // controller reports may pass when it tries again, and is returned when ctx ends.
 func ReconcileExtension(ctx context.Context, c client.Client, namespace, extensionType string, config *runtime.RawExtension) (*extensionsv1alpha1.Extension, error) {
+	if err := awaitOperation(ctx, c, namespace, extensionType); err != nil {
+		return nil, err
+	}
 	extension, err := RequestReconciliation(ctx, c, namespace, extensionType, config)
 	if err != nil {
 		return nil, err
@@ -103,6 +107,24 @@ func ReconcileExtension(ctx context.Context, c client.Client, namespace, extensi
 		return nil, fmt.Errorf("reconcile Extension %s/%s: %w", namespace, extensionType, errors.Join(err, problem))
 	}
 	return extension, nil
+}
+
+// awaitOperation waits some time for the end of what the controller of an Extension
+// does of its own accord. If that ended after the request for the next operation, it
+// would be taken for that.
+func awaitOperation(ctx context.Context, c client.Client, namespace, extensionType string) error {
+	extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: extensionType}}
+	err := wait.PollUntilContextTimeout(ctx, pollInterval, 10*time.Second, true, func(ctx context.Context) (bool, error) {
+		if err := c.Get(ctx, client.ObjectKeyFromObject(extension), extension); err != nil {
+			return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+		}
+		last := extension.Status.LastOperation
+		return last == nil || last.State != gardencorev1beta1.LastOperationStateProcessing, nil
+	})
+	if err != nil && !wait.Interrupted(err) {
+		return fmt.Errorf("read Extension %s/%s: %w", namespace, extensionType, err)
+	}
+	return nil
 }
 
 // DeleteExtension deletes an Extension as gardenlet does when a Shoot does not

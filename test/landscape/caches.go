@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	v1beta1helper "github.com/gardener/gardener/pkg/api/core/v1beta1/helper"
 	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -143,6 +144,17 @@ func (s *Shoot) ScaleCache(ctx context.Context, upstream string, replicas int32)
 	if err := s.landscape.SeedClient.Patch(ctx, managed, client.RawPatch("application/merge-patch+json", raw)); err != nil {
 		return fmt.Errorf("annotate ManagedResource: %w", err)
 	}
+	// What was under way goes on to its end, and would scale back.
+	err := wait.PollUntilContextCancel(ctx, pollInterval, true, func(ctx context.Context) (bool, error) {
+		if err := s.landscape.SeedClient.Get(ctx, client.ObjectKeyFromObject(managed), managed); err != nil {
+			return false, err
+		}
+		applied := v1beta1helper.GetCondition(managed.Status.Conditions, resourcesv1alpha1.ResourcesApplied)
+		return applied != nil && (applied.Reason == resourcesv1alpha1.ConditionManagedResourceIgnored) == (replicas == 0), nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait for gardener-resource-manager to heed the annotation (ignore: %s): %w", ignore, err)
+	}
 	name := upstreamnames.ResourceName(upstream)
 	statefulSet := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: name}}
 	raw = fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
@@ -152,7 +164,7 @@ func (s *Shoot) ScaleCache(ctx context.Context, upstream string, replicas int32)
 	if replicas > 0 {
 		return nil
 	}
-	err := wait.PollUntilContextCancel(ctx, pollInterval, true, func(ctx context.Context) (bool, error) {
+	err = wait.PollUntilContextCancel(ctx, pollInterval, true, func(ctx context.Context) (bool, error) {
 		_, err := s.landscape.Pod(ctx, upstream)
 		if apierrors.IsNotFound(err) {
 			return true, nil

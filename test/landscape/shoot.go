@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
@@ -178,9 +179,23 @@ func (s *Shoot) updateCluster(ctx context.Context) error {
 
 // HideFromWebhooks has the webhooks of extensions leave the Shoot's
 // OperatingSystemConfig alone, as if they were not there, until an Extension is
-// applied the next time.
+// applied the next time. The API server knows of the label a moment later: it is
+// waited for, with an OperatingSystemConfig that does not reach the node.
 func (s *Shoot) HideFromWebhooks(ctx context.Context) error {
-	return gardener.LabelNamespace(ctx, s.landscape.SeedClient, s.Namespace, v1alpha3.ExtensionType, false)
+	if err := gardener.LabelNamespace(ctx, s.landscape.SeedClient, s.Namespace, v1alpha3.ExtensionType, false); err != nil {
+		return err
+	}
+	err := wait.PollUntilContextCancel(ctx, pollInterval, true, func(ctx context.Context) (bool, error) {
+		osc, err := s.WriteOperatingSystemConfig(ctx)
+		if err != nil {
+			return false, err
+		}
+		return len(osc.Spec.Units) == len(s.osc.Spec.Units) && len(osc.Spec.Files) == len(s.osc.Spec.Files), nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait until webhooks leave the OperatingSystemConfig alone: %w", err)
+	}
+	return nil
 }
 
 // WriteOperatingSystemConfig writes the OperatingSystemConfig anew, as gardenlet

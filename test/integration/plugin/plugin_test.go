@@ -333,7 +333,7 @@ func TestTop(t *testing.T) {
 	g.Expect(err).To(ContainSubstring("must be at least 1s"))
 
 	// It goes on until Ctrl-C, which is no failure.
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	shown := runOnTerminal(ctx, t, 100, "top", "--interval", "1s")
 	g.Expect(shown).To(HavePrefix("Measuring for 1s ...\r\n\x1b[H\x1b[J"))

@@ -201,10 +201,13 @@ func readTrustIn(ctx context.Context, seed client.Client, namespace, name string
 	authorities, err := cert.ParseCertsPEM(bundle)
 	Expect(err).NotTo(HaveOccurred())
 	secrets := &corev1.SecretList{}
-	Expect(seed.List(ctx, secrets, client.InNamespace(namespace), client.MatchingLabels{
-		"manager-identity": "extension-registry-cache", "name": name + "-tls",
-	})).To(Succeed())
-	Expect(secrets.Items).To(HaveLen(1))
+	// There are two for a moment, when there is a new one.
+	Eventually(func(g Gomega) {
+		g.Expect(seed.List(ctx, secrets, client.InNamespace(namespace), client.MatchingLabels{
+			"manager-identity": "extension-registry-cache", "name": name + "-tls",
+		})).To(Succeed())
+		g.Expect(secrets.Items).To(HaveLen(1))
+	}).WithContext(ctx).Should(Succeed())
 	servers, err := cert.ParseCertsPEM(secrets.Items[0].Data["tls.crt"])
 	Expect(err).NotTo(HaveOccurred())
 	Expect(servers).To(HaveLen(1))

@@ -7,11 +7,10 @@ package registrycache_test
 import (
 	"context"
 	"encoding/json"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
+	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -90,5 +89,12 @@ var _ = SynchronizedAfterSuite(func() {
 	Expect(err).NotTo(HaveOccurred())
 	granted, err := rights.Granted(objects)
 	Expect(err).NotTo(HaveOccurred())
-	Expect(rights.Unused(granted, requests)).To(ConsistOf(slices.Collect(maps.Keys(unmet))), "the chart gives no more rights than are used")
+	unused := rights.Unused(granted, requests)
+	// A list is asked for after all if the connection of a watch breaks.
+	Expect(unused).To(HaveEach(BeKeyOf(unmet)), "the chart gives no more rights than are used")
+	for right := range unmet {
+		if !strings.HasPrefix(right, "list ") {
+			Expect(unused).To(ContainElement(right), "it is used")
+		}
+	}
 })

@@ -296,7 +296,7 @@ var _ = Describe("Shoot API server", func() {
 		DeferCleanup(environment.ShootProxy.Pass)
 		// attempt is a reconcile with less patience than the extension has.
 		attempt := func(caches ...cache) error {
-			impatient, cancel := context.WithTimeout(ctx, 5*time.Second)
+			impatient, cancel := context.WithTimeout(ctx, 15*time.Second)
 			defer cancel()
 			return reconcileBy(impatient, namespace, controller.ShootClient, caches...)
 		}
@@ -359,7 +359,7 @@ func (f fault) meet(ctx context.Context, proxy *control.Proxy, namespace string,
 	const waitedFor = "read the Shoot's StatefulSets of caches"
 	if f.delay > 0 {
 		Expect(hanging.begin(proxy)).To(Succeed())
-		impatient, cancel := context.WithTimeout(ctx, 3*time.Second)
+		impatient, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		Expect(reconcileBy(impatient, namespace, controller.ShootClient, caches...)).To(
 			MatchError(And(ContainSubstring(waitedFor), ContainSubstring(context.DeadlineExceeded.Error()))))

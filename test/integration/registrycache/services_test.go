@@ -42,16 +42,20 @@ var _ = Describe("Service of a cache that is not configured any more", func() {
 		extension := applyExtension(ctx, namespace, cache{"upstream": "renamed.example.com", "serviceNameSuffix": "renamed"}, stays)
 		eventuallyNotInShoot(ctx, &appsv1.StatefulSet{}, goneName)
 		Eventually(func() int { return len(statusOf(ctx, namespace).Caches) }).WithContext(ctx).Should(Equal(2))
+		// All at once: they go 15 s after they began to refuse.
+		leaving := make(map[string]*corev1.Service)
+		for name := range before {
+			leaving[name] = serviceOf(ctx, name)
+		}
+		Expect(getExtension(ctx, namespace).Status.LastOperation.State).To(Equal(gardencorev1beta1.LastOperationStateProcessing))
 		for name, service := range before {
-			leaving := serviceOf(ctx, name)
-			Expect(leaving.UID).To(Equal(service.UID))
-			Expect(leaving.Spec.ClusterIP).To(Equal(service.Spec.ClusterIP))
-			Expect(leaving.Spec.Ports).To(Equal(service.Spec.Ports))
+			Expect(leaving[name].UID).To(Equal(service.UID))
+			Expect(leaving[name].Spec.ClusterIP).To(Equal(service.Spec.ClusterIP))
+			Expect(leaving[name].Spec.Ports).To(Equal(service.Spec.Ports))
 			Eventually(podsOf).WithArguments(ctx, service).Should(HaveLen(map[string]int{goneName: 0, renamedName: 1}[name]))
-			Expect(podsOf(ctx, leaving)).To(BeEmpty(), "it has no endpoint, whichever pods there are")
+			Expect(podsOf(ctx, leaving[name])).To(BeEmpty(), "it has no endpoint, whichever pods there are")
 		}
 		Expect(podsOf(ctx, serviceOf(ctx, newName))).To(HaveLen(1))
-		Expect(getExtension(ctx, namespace).Status.LastOperation.State).To(Equal(gardencorev1beta1.LastOperationStateProcessing))
 
 		awaitExtension(ctx, extension, gardencorev1beta1.LastOperationStateSucceeded)
 		for name := range before {
