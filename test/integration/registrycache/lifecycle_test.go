@@ -374,7 +374,7 @@ func newWorkerlessShoot(ctx context.Context) string {
 		Spec:       gardencorev1beta1.ShootSpec{Kubernetes: gardencorev1beta1.Kubernetes{Version: "1.36.3"}},
 	})
 	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(deleteExtension, namespace, NodeTimeout(2*time.Minute))
+	DeferCleanup(cleanUp, namespace, NodeTimeout(2*time.Minute))
 	return namespace
 }
 

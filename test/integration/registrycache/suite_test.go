@@ -16,13 +16,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	"github.com/onsi/gomega/gexec"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -171,7 +175,7 @@ func newShoot(ctx context.Context, resources ...gardencorev1beta1.NamedResourceR
 	}
 	namespace, err := environment.NewShootNamespace(ctx, shootSpec)
 	Expect(err).NotTo(HaveOccurred())
-	DeferCleanup(deleteExtension, namespace, NodeTimeout(2*time.Minute))
+	DeferCleanup(cleanUp, namespace, NodeTimeout(2*time.Minute))
 	return namespace
 }
 
@@ -256,6 +260,38 @@ func getExtension(ctx context.Context, namespace string) *extensionsv1alpha1.Ext
 func deleteExtension(ctx SpecContext, namespace string) {
 	GinkgoHelper()
 	Expect(gardener.DeleteExtension(ctx, seed, namespace, v1alpha3.ExtensionType)).To(Succeed())
+}
+
+// cleanUp deletes an Extension at the end of a spec, and pods and claims that have lost
+// their StatefulSet: those that are not gone by themselves yet would be taken over in the
+// next spec by caches of the same name, for all specs have the same API server as Shoot.
+func cleanUp(ctx SpecContext, namespace string) {
+	GinkgoHelper()
+	deleteExtension(ctx, namespace)
+	Eventually(func(g Gomega) {
+		statefulSets, pods, claims := &appsv1.StatefulSetList{}, &corev1.PodList{}, &corev1.PersistentVolumeClaimList{}
+		for _, list := range []client.ObjectList{statefulSets, pods, claims} {
+			g.Expect(shoot.List(ctx, list, client.InNamespace(metav1.NamespaceSystem))).To(Succeed())
+		}
+		var left []client.Object
+		collect := func(object client.Object, pod string) {
+			statefulSet := regexp.MustCompile("-[0-9]+$").ReplaceAllString(pod, "")
+			stays := slices.ContainsFunc(statefulSets.Items, func(s appsv1.StatefulSet) bool { return s.Name == statefulSet && s.DeletionTimestamp == nil })
+			if strings.HasPrefix(pod, "registry-") && !stays {
+				left = append(left, object)
+			}
+		}
+		for i := range pods.Items {
+			collect(&pods.Items[i], pods.Items[i].Name)
+		}
+		for i := range claims.Items {
+			collect(&claims.Items[i], strings.TrimPrefix(claims.Items[i].Name, "cache-volume-"))
+		}
+		for _, object := range left {
+			g.Expect(client.IgnoreNotFound(shoot.Delete(ctx, object, client.GracePeriodSeconds(0)))).To(Succeed())
+		}
+		g.Expect(left).To(BeEmpty())
+	}).WithContext(ctx).WithTimeout(time.Minute).Should(Succeed())
 }
 
 func rawExtension(raw string) *runtime.RawExtension {
