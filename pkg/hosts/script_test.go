@@ -19,6 +19,7 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	"github.com/onsi/gomega/types"
 )
 
 // forEachShell runs a test with each shell that is the sh of some node.
@@ -276,32 +277,57 @@ const (
 	withdrawn = 15 * time.Second
 	back      = 5 * time.Second
 	// slack is for a machine that is busy with other things.
-	slack = 10 * time.Second
+	slack = 3 * time.Second
 )
 
+// The quickest of some attempts tells what the script takes, the others what the
+// machine did meanwhile.
 func TestScriptKeepsTheTimesOfTheDesign(t *testing.T) {
 	t.Parallel()
+	var gone, come time.Duration
+	for range 3 {
+		gone, come = timesOfTheDesign(t)
+		if gone <= withdrawn+slack && come <= back+slack {
+			return
+		}
+		t.Logf("withdrawn after %s, back after %s", gone, come)
+	}
+	NewWithT(t).Expect(gone).To(BeNumerically("<=", withdrawn+slack))
+	NewWithT(t).Expect(come).To(BeNumerically("<=", back+slack))
+}
+
+// timesOfTheDesign returns how long it took to withdraw a host that was lost, and to
+// bring a host that answers, the longer of twice.
+func timesOfTheDesign(t *testing.T) (gone, come time.Duration) {
+	t.Helper()
 	s := newServer(t, "127.0.0.1", nil)
+	defer s.stop()
 	n := newNode(t, "sh", cacheOf("docker.io", s, nil))
+	defer n.kill()
 	n.environment = append(n.environment, "REGISTRY_HOSTS_INTERVAL=", "REGISTRY_HOSTS_RETRY_INTERVAL=", "REGISTRY_HOSTS_CONFIRM_INTERVAL=")
-	n.start()
+	measure := func(content types.GomegaMatcher) time.Duration {
+		before := time.Now()
+		n.Eventually(n.published("docker.io")).WithTimeout(time.Minute).Should(content)
+		return time.Since(before)
+	}
 	live := n.wanted("docker.io", cacheFragment)
-	n.Eventually(n.published("docker.io")).WithTimeout(back + slack).Should(Equal(live))
+	n.start()
+	first := measure(Equal(live))
 
 	s.stop()
 	t.Run("fault", func(t *testing.T) {
 		blackHole(t, s.address)
-		n.Eventually(n.published("docker.io")).WithTimeout(withdrawn + slack).Should(BeEmpty())
+		gone = measure(BeEmpty())
 	})
 	s.start(t)
-	n.Eventually(n.published("docker.io")).WithTimeout(back + slack).Should(Equal(live))
+	return gone, max(first, measure(Equal(live)))
 }
 
 func TestScriptForgivesOneFailure(t *testing.T) {
 	forEachShell(t, func(t *testing.T, shell string) {
 		// On a busy machine a request may get no answer in time, which is one more failure.
 		for attempts := 1; !forgivesOneFailure(t, shell); attempts++ {
-			NewWithT(t).Expect(attempts).To(BeNumerically("<", 10), "requests got no answer in time")
+			NewWithT(t).Expect(attempts).To(BeNumerically("<", 10), "there were two failures in a row each time")
 		}
 	})
 }
@@ -311,7 +337,9 @@ func TestScriptForgivesOneFailure(t *testing.T) {
 func forgivesOneFailure(t *testing.T, shell string) bool {
 	t.Helper()
 	s := newServer(t, "127.0.0.1", nil)
+	defer s.stop()
 	n := newNode(t, shell, cacheOf("docker.io", s, nil))
+	defer n.kill()
 	n.start()
 	n.Eventually(n.published("docker.io")).ShouldNot(BeEmpty())
 	before, err := os.Stat(filepath.Join(n.certs, "docker.io", "hosts.toml"))
@@ -327,7 +355,7 @@ func forgivesOneFailure(t *testing.T, shell string) bool {
 		n.Eventually(s.requests.Load).Should(BeNumerically(">=", counted+3))
 	}
 	after, statErr := os.Stat(filepath.Join(n.certs, "docker.io", "hosts.toml"))
-	if strings.Contains(n.logged(), "does not answer as it should: 000") {
+	if strings.Contains(n.logged(), "does not answer as it should: 000") || strings.Contains(n.logged(), "still does not answer") {
 		return false
 	}
 	n.Expect(statErr).NotTo(HaveOccurred())

@@ -22,9 +22,8 @@ import (
 )
 
 const (
-	// slack is what a machine adds that is busy with other things: another suite runs
-	// beside this one, and each probe that it delays by a second is one more. How long
-	// it took is in the report.
+	// slack is for a machine that is busy with another suite: a probe that gets no answer
+	// in time counts as failed, and is repeated. How long it took is in the report.
 	slack = 10 * time.Second
 	// withdrawnWithin is how long a hosts.toml may stay that names a host which is
 	// not reached. restoredWithin is how long it may be missing when the host is reached.

@@ -50,6 +50,10 @@ func ControllerArguments(kubeconfigFile, namespace, webhookHost string, webhookP
 // Shoot, and returns it. Awaiting the result is left to the caller.
 func RequestReconciliation(ctx context.Context, c client.Client, namespace, extensionType string, config *runtime.RawExtension) (*extensionsv1alpha1.Extension, error) {
 	extension := &extensionsv1alpha1.Extension{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: extensionType}}
+	if err := c.Get(ctx, client.ObjectKeyFromObject(extension), extension); client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("read Extension %s/%s: %w", namespace, extensionType, err)
+	}
+	awaitNextSecond(extension)
 	if _, err := controllerutils.GetAndCreateOrMergePatch(ctx, c, extension, func() error {
 		setOperation(extension, v1beta1constants.GardenerOperationReconcile)
 		extension.Spec.Type = extensionType
@@ -64,6 +68,7 @@ func RequestReconciliation(ctx context.Context, c client.Client, namespace, exte
 // RequestOperation annotates an Extension with an operation, as gardenlet does for
 // those that do not change what it says.
 func RequestOperation(ctx context.Context, c client.Client, extension *extensionsv1alpha1.Extension, operation string) error {
+	awaitNextSecond(extension)
 	patch := client.MergeFrom(extension.DeepCopy())
 	setOperation(extension, operation)
 	if err := c.Patch(ctx, extension, patch); err != nil {
@@ -72,14 +77,18 @@ func RequestOperation(ctx context.Context, c client.Client, extension *extension
 	return nil
 }
 
-// setOperation sets both annotations by which gardenlet asks for an operation. The
-// first one goes a moment before the controller says that it begins, so that only
-// the time in the second one, without fractions of a second, tells an older result
-// from the new one: the second of the older one is waited for to end.
-func setOperation(extension *extensionsv1alpha1.Extension, operation string) {
+// awaitNextSecond waits until the second is over in which an Extension had its last
+// operation. The annotation that asks for the next one goes before the controller says
+// that it begins, so that only the time of the request tells an older result from the
+// new one, and times of results are in whole seconds.
+func awaitNextSecond(extension *extensionsv1alpha1.Extension) {
 	if last := extension.Status.LastOperation; last != nil {
 		time.Sleep(time.Until(last.LastUpdateTime.Add(time.Second)))
 	}
+}
+
+// setOperation sets both annotations by which gardenlet asks for an operation.
+func setOperation(extension *extensionsv1alpha1.Extension, operation string) {
 	metav1.SetMetaDataAnnotation(&extension.ObjectMeta, v1beta1constants.GardenerOperation, operation)
 	metav1.SetMetaDataAnnotation(&extension.ObjectMeta, v1beta1constants.GardenerTimestamp, time.Now().Format(time.RFC3339Nano))
 }
@@ -109,7 +118,7 @@ func ReconcileExtension(ctx context.Context, c client.Client, namespace, extensi
 	return extension, nil
 }
 
-// awaitOperation waits some time for the end of what the controller of an Extension
+// awaitOperation waits up to 10 seconds for the end of what the controller of an Extension
 // does of its own accord. If that ended after the request for the next operation, it
 // would be taken for that.
 func awaitOperation(ctx context.Context, c client.Client, namespace, extensionType string) error {

@@ -177,8 +177,8 @@ func (s *Shoot) updateCluster(ctx context.Context) error {
 	return nil
 }
 
-// HideFromWebhooks has the webhooks of extensions leave the Shoot's
-// OperatingSystemConfig alone, as if they were not there, until an Extension is
+// HideFromWebhooks has the webhooks of extensions leave the OperatingSystemConfig of a
+// Shoot without mirrors alone, as if they were not there, until an Extension is
 // applied the next time. The API server knows of the label a moment later: it is
 // waited for, with an OperatingSystemConfig that does not reach the node.
 func (s *Shoot) HideFromWebhooks(ctx context.Context) error {

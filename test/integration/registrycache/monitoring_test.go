@@ -95,6 +95,11 @@ var _ = Describe("Monitoring", func() {
 		annotate(ctx, extension, v1beta1constants.GardenerOperationMigrate)
 		awaitExtension(ctx, extension, gardencorev1beta1.LastOperationStateSucceeded)
 		expectNoMonitoring(ctx, namespace)
+
+		By("bringing the Shoot back, so that its caches go with the Extension")
+		deleteExtension(ctx, namespace)
+		reconcile(ctx, namespace, cache{"upstream": "docker.io"})
+		monitoringObjects(ctx, namespace)
 	}, SpecTimeout(2*time.Minute))
 
 	DescribeTable("that cannot be written stops no reconciliation", func(ctx SpecContext, problem error) {

@@ -39,6 +39,7 @@ import (
 	gardencorev1beta1 "github.com/gardener/gardener/pkg/apis/core/v1beta1"
 	v1beta1constants "github.com/gardener/gardener/pkg/apis/core/v1beta1/constants"
 	extensionsv1alpha1 "github.com/gardener/gardener/pkg/apis/extensions/v1alpha1"
+	resourcesv1alpha1 "github.com/gardener/gardener/pkg/apis/resources/v1alpha1"
 	"github.com/gardener/gardener/pkg/client/kubernetes"
 
 	"github.com/gardener/gardener-extension-registry-cache/pkg/apis/registry/v1alpha3"
@@ -263,12 +264,16 @@ func deleteExtension(ctx SpecContext, namespace string) {
 }
 
 // cleanUp deletes an Extension at the end of a spec, and pods and claims that have lost
-// their StatefulSet: those that are not gone by themselves yet would be taken over in the
-// next spec by caches of the same name, for all specs have the same API server as Shoot.
+// their StatefulSet. All specs of a process share the API server of the Shoot: what goes
+// later would be taken over by caches of the same name in the next spec.
 func cleanUp(ctx SpecContext, namespace string) {
 	GinkgoHelper()
 	deleteExtension(ctx, namespace)
 	Eventually(func(g Gomega) {
+		managedResources := &resourcesv1alpha1.ManagedResourceList{}
+		g.Expect(seed.List(ctx, managedResources, client.InNamespace(namespace))).To(Succeed())
+		g.Expect(managedResources.Items).To(BeEmpty())
+
 		statefulSets, pods, claims := &appsv1.StatefulSetList{}, &corev1.PodList{}, &corev1.PersistentVolumeClaimList{}
 		for _, list := range []client.ObjectList{statefulSets, pods, claims} {
 			g.Expect(shoot.List(ctx, list, client.InNamespace(metav1.NamespaceSystem))).To(Succeed())
