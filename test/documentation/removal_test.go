@@ -25,10 +25,12 @@ collected=resources.gardener.cloud/garbage-collectable-reference
     { grep -E 'registry-?(cache|mirror)|upstream-test|docker-io|private-test' || :; }
   kubectl get "$types" -A -o name -l "upstream-host,$collected!=true" 2>errors
 } | sort -u`
-	// leftOnNode prints the same on the node: files, and the unit.
+	// leftOnNode prints the same on the node: files, processes, and the unit, of which
+	// systemd may remember the name for some time when its file is gone.
 	leftOnNode = `find /var/lib/registry-hosts /etc/systemd/system -path '*registry-hosts*' ! -type d 2>/dev/null || :
 grep -lsF registry-hosts.service /etc/containerd/certs.d/*/hosts.toml || :
-systemctl list-units --all --plain --no-legend 'registry-hosts*'`
+grep -ls 'registry-hosts[.]sh' /proc/[0-9]*/cmdline || :
+systemctl list-units --all --plain --no-legend 'registry-hosts*' | grep -vE ' not-found +inactive +dead ' || :`
 )
 
 // removalSpecs are the last ones: nothing is left then.
@@ -64,7 +66,7 @@ func removalSpecs() {
 			ContainSubstring("deployment.apps/gardener-extension-registry-cache\n"), ContainSubstring("namespace/extension-registry-cache\n")))
 		Expect(onNode(ctx, leftOnNode)).To(And(
 			ContainSubstring("/var/lib/registry-hosts/docker.io/10-cache.toml\n"), ContainSubstring("/var/lib/registry-hosts/upstream.test/10-cache.toml\n"),
-			ContainSubstring("/etc/systemd/system/registry-hosts.service\n"), MatchRegexp(`registry-hosts\.service +loaded active`),
+			ContainSubstring("/etc/systemd/system/registry-hosts.service\n"), MatchRegexp(`registry-hosts\.service +loaded active`), MatchRegexp(`/proc/[0-9]+/cmdline\n`),
 			ContainSubstring(popularHostsTOML+"\n"), ContainSubstring("/etc/containerd/certs.d/upstream.test/hosts.toml\n")))
 		docs.run(ctx, "export KUBECONFIG=garden.kubeconfig")
 

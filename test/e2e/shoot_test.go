@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -146,7 +147,15 @@ var _ = Describe("A running Shoot", func() {
 			},
 			"unit on the node": func() ([]string, error) {
 				units, err := land.Node.Run(ctx, "systemctl", "list-units", "--all", "--plain", "--no-legend", "registry-hosts.service")
-				return strings.Fields(units), err
+				// systemd may remember the name for some time when the file is gone.
+				return slices.DeleteFunc(strings.Split(units, "\n"), func(unit string) bool {
+					return unit == "" || slices.Contains(strings.Fields(unit), "not-found")
+				}), err
+			},
+			"processes of the unit": func() ([]string, error) {
+				// The brackets, so that this does not find itself.
+				files, err := land.Node.Run(ctx, "sh", "-c", "grep -ls 'registry-hosts[.]sh' /proc/[0-9]*/cmdline || :")
+				return strings.Fields(files), err
 			},
 		}
 		for what, look := range looks {
